@@ -1,0 +1,153 @@
+"""Stage directories on disk: written whole or not at all, and checked before they are read.
+
+Comes in: what a stage wrote. Goes out: a directory with `manifest.json`, whose digest names its content.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from adabert_core import __version__
+from adabert_core.errors import UserError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a stage directory says of itself. `files` maps a relative path to its sha256."""
+
+    stage: str
+    config: dict[str, Any]
+    seed: int
+    data_version: str
+    parents: dict[str, str]
+    files: dict[str, str]
+    metrics: dict[str, float]
+    wall_seconds: float
+    peak_memory_bytes: int
+    package_version: str = __version__
+    git_sha: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        """sha256 of everything that identifies the content: not of times, memory or versions of the code."""
+        return digest_of([self.schema_version, self.stage, self.config, self.data_version, self.parents, self.files])
+
+
+def digest_of(value: object) -> str:
+    """sha256 of a JSON-serialisable value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@cache
+def git_sha() -> str:
+    """The commit of the code that runs, or an empty string outside a checkout (an image sets ADABERT_GIT_SHA)."""
+    if sha := os.environ.get("ADABERT_GIT_SHA"):
+        return sha
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+    return ""
+
+
+@contextlib.contextmanager
+def whole_directory(target: Path) -> Iterator[Path]:
+    """Yields a temporary sibling that becomes `target` when the block ends well, and vanishes when it does not."""
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch.chmod(0o755)
+    try:
+        yield scratch
+        sync_tree(scratch)
+        replace_directory(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def replace_directory(source: Path, target: Path) -> None:
+    """Renames `source` to `target`; what stood there goes only after the new one is complete."""
+    if target.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+        target.rename(old / target.name)
+        source.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        source.rename(target)
+    _sync(target.parent)
+
+
+def sync_tree(root: Path) -> None:
+    """Flushes every file and folder below `root` to the disk."""
+    for path in [*root.rglob("*"), root]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def list_files(root: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file below `root` but the manifest, in sorted order."""
+    paths = sorted(p for p in root.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {p.relative_to(root).as_posix(): file_digest(p) for p in paths}
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Writes `manifest.json` into a stage directory."""
+    write_json(root / MANIFEST, dataclasses.asdict(manifest))
+
+
+def read_manifest(root: Path, stage: str) -> Manifest:
+    """Returns the manifest of a directory that `stage` wrote.
+
+    Raises:
+        UserError: no directory, another stage's, another schema, or a file that the manifest lists is missing.
+    """
+    path = root / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{root} is not a finished {stage} directory ({MANIFEST} is missing): run `adabert {stage}` first.")
+    try:
+        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a manifest this version can read; run `adabert {stage}` again.") from error
+    if manifest.stage != stage:
+        raise UserError(f"{root} was written by {manifest.stage}, but a {stage} directory is needed here.")
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise UserError(f"{path} has schema {manifest.schema_version}, this version reads {SCHEMA_VERSION}: run `adabert {stage}` again.")
+    for name in manifest.files:
+        if not (root / name).is_file():
+            raise UserError(f"{root / name} is missing though {MANIFEST} lists it: run `adabert {stage}` again.")
+    return manifest
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes readable JSON with sorted keys: the same value always gives the same bytes."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
+    """Returns a parsed JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))

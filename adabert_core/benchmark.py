@@ -1,0 +1,222 @@
+"""Stage benchmark: the one time the test split is looked at, the latencies, and the report.
+
+Comes in: every earlier directory. Goes out: BenchmarkDir with report.json and report.html.
+"""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+
+from adabert_core.artifacts import Manifest, read_json, write_json
+from adabert_core.config import BenchmarkConfig
+from adabert_core.data.dataset import Dataset, read_dataset
+from adabert_core.evaluate import scores
+from adabert_core.export import INPUTS, export_onnx, onnx_logits, open_session
+from adabert_core.latency import latency_row, onnx_call, random_batch, time_in_turns, torch_call, with_speedups
+from adabert_core.report import SCHEMA_VERSION, verdict
+from adabert_core.report_html import write_html
+from adabert_core.retrain import network_logits
+from adabert_core.runtime import make_accelerator, seed_everything
+from adabert_core.stages import StageReport, peak_memory_bytes, stage_frame
+from adabert_core.storage import Checkpoints
+from adabert_core.student import AdaBertForSequenceClassification
+from adabert_core.target_rows import Targets, read_targets
+from adabert_core.teacher import Teacher, load_teacher
+from adabert_core.tokens import Collator
+from adabert_core.tracking import Tracker
+
+log = logging.getLogger(__name__)
+STAGE = "benchmark"
+_ERRORS_SHOWN = 20
+
+
+def run(config: BenchmarkConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
+    """Scores teacher and student on the test split, times them and BERT-base, and writes the report."""
+    with stage_frame(STAGE, config, inputs, output, tracker) as frame:
+        seed_everything(config.seed)
+        dataset, targets = read_dataset(inputs["dataset"]), read_targets(inputs["targets"])
+        teacher = load_teacher(inputs["teacher"])
+        student = AutoModelForSequenceClassification.from_pretrained(inputs["student"], use_safetensors=True).eval()
+        onnx_file = inputs["student"] / "onnx" / "model.onnx"
+        quality = test_quality(dataset, targets, teacher, student, onnx_file)
+        rows, bert_parameters = time_all(config, teacher, student, onnx_file)
+        report = {
+            "schema_version": SCHEMA_VERSION,
+            "task": dataset.task,
+            "metric": dataset.metric,
+            "labels": dataset.labels,
+            "data_version": frame.data_version,
+            "seed": frame.parents["student"].seed,
+            "test_rows": len(dataset.split("test").labels),
+            "teacher": {
+                "name": frame.parents["teacher"].config["model"],
+                "parameters": parameter_count(teacher.model),
+                "metrics": quality["teacher"],
+            },
+            "student": {
+                "parameters": parameter_count(student),
+                "bytes_on_disk": {"fp32": onnx_file.stat().st_size},
+                "genotype": read_json(inputs["student"] / "genotype.json"),
+                "metrics": quality["student"],
+            },
+            "bert_base": {"parameters": bert_parameters, "weights": "random: an architecture's time does not depend on them"},
+            "retention": retention(quality),
+            "latency": rows,
+            "cost": stage_costs(frame.parents),
+            "probe_accuracy": targets.info["probe_accuracy"],
+            "search_trace": read_json(inputs["search"] / "trace.json"),
+            "confusion": quality["confusion"],
+            "student_errors": quality["errors"],
+        }
+        report["verdict"] = verdict(report)
+        report["cost"]["peak_memory_bytes"][STAGE] = peak_memory_bytes()
+        write_json(frame.path / "report.json", report)
+        write_html(report, frame.path)
+        for name in ("report.json", "report.html"):
+            tracker.artifact(frame.path / name)
+        frame.metrics.update(headline(report))
+        log.info("%s", report["verdict"])
+    return frame.finished
+
+
+def test_quality(
+    dataset: Dataset, targets: Targets, teacher: Teacher, student: AdaBertForSequenceClassification, onnx_file: Path
+) -> dict[str, Any]:
+    """Metrics of teacher and student on validation and test, confusion matrices, and errors only the student makes."""
+    precise, fast = make_accelerator("cpu", "fp32"), make_accelerator("auto", "auto")
+    test = dataset.split("test")
+    rows, validation = teacher.collator(test), Collator(targets.validation.rows, teacher.template)
+    teacher.model.to(fast.device)
+    teacher_logits = teacher.logits(rows, fast)
+    teacher.model.cpu()
+    session = open_session(onnx_file)
+    onnx = onnx_logits(session, rows)
+    torch_logits = network_logits(student.network, student.depth, rows, precise)
+    student.eval()
+    metric, known = dataset.metric, targets.validation.labels
+    answers, right = onnx.argmax(1), test.labels
+    return {
+        "teacher": {
+            "validation": scores(known, targets.validation.teacher_logits.argmax(1), metric),
+            "test": scores(right, teacher_logits.argmax(1), metric),
+        },
+        "student": {
+            "validation": {"onnx": scores(known, onnx_logits(session, validation).argmax(1), metric)},
+            "test": {"onnx": scores(right, answers, metric), "torch": scores(right, torch_logits.argmax(1), metric)},
+        },
+        "confusion": {
+            "teacher": confusion(right, teacher_logits.argmax(1), len(dataset.labels)),
+            "student": confusion(right, answers, len(dataset.labels)),
+        },
+        "errors": student_errors(dataset, teacher_logits, onnx),
+    }
+
+
+def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> list[list[int]]:
+    """Counts, rows the true class and columns the answer."""
+    found = np.zeros((classes, classes), np.int64)
+    np.add.at(found, (labels, predictions), 1)
+    return found.tolist()
+
+
+def student_errors(dataset: Dataset, teacher_logits: np.ndarray, student_logits: np.ndarray) -> list[dict[str, Any]]:
+    """The test texts that the teacher gets right and the student wrong, the most confident errors first."""
+    test = dataset.split("test")
+    logs = student_logits - student_logits.max(1, keepdims=True)
+    confidence = np.exp(logs).max(1) / np.exp(logs).sum(1)
+    wrong = (student_logits.argmax(1) != test.labels) & (teacher_logits.argmax(1) == test.labels)
+    order = np.nonzero(wrong)[0][np.argsort(-confidence[wrong], kind="stable")][:_ERRORS_SHOWN]
+    return [
+        {
+            "text": test.text_a[i] if test.text_b is None else f"{test.text_a[i]} ||| {test.text_b[i]}",
+            "label": dataset.labels[test.labels[i]],
+            "student": dataset.labels[int(student_logits[i].argmax())],
+            "confidence": round(float(confidence[i]), 4),
+        }
+        for i in order
+    ]
+
+
+def time_all(
+    config: BenchmarkConfig, teacher: Teacher, student: AdaBertForSequenceClassification, onnx_file: Path
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Latency rows of student, teacher and, if asked for, BERT-base, with BERT-base's parameter count."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    models: dict[str, Any] = {"student": student, "teacher": teacher.model.eval()}
+    if config.bert_base:
+        settings = BertConfig(num_labels=student.config.num_labels)
+        models["bert-base"] = BertForSequenceClassification(settings).eval()
+    names = {
+        "student": INPUTS,
+        "teacher": (*INPUTS, "token_type_ids") if teacher.template.segments else INPUTS,
+        "bert-base": (*INPUTS, "token_type_ids"),
+    }
+    longest = {"student": student.config.max_length, "teacher": teacher.max_length, "bert-base": 512}
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        sessions = {"student": open_session(onnx_file, config.threads)}
+        for name in models.keys() - {"student"}:
+            log.info("exporting %s to ONNX", name)
+            export_onnx(models[name], Path(scratch) / f"{name}.onnx", names[name])
+            sessions[name] = open_session(Path(scratch) / f"{name}.onnx", config.threads)
+        for batch in config.batches:
+            for length in config.lengths:
+                fitting = [name for name in models if length <= longest[name]]
+                vocabulary = {name: int(models[name].config.vocab_size) for name in fitting}
+                separator = student.config.separator_id
+                feeds = {
+                    name: random_batch(vocabulary[name], batch, length, None if name == "bert-base" else separator) for name in fitting
+                }
+                for runtime in ("onnx", "torch"):
+                    log.info("timing %s, batch %d, length %d, %d thread(s)", runtime, batch, length, config.threads)
+                    calls = {
+                        name: onnx_call(sessions[name], feeds[name])
+                        if runtime == "onnx"
+                        else torch_call(models[name], feeds[name], names[name])
+                        for name in fitting
+                    }
+                    timed = time_in_turns(calls, config.seconds)
+                    rows += [latency_row(name, runtime, config.threads, batch, length, timed[name]) for name in fitting]
+    torch.set_num_threads(threads)
+    return with_speedups(rows), parameter_count(models["bert-base"]) if config.bert_base else None
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Parameters of a torch model, shared ones once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def retention(quality: dict[str, Any]) -> float:
+    """Student over teacher on the test split, by the selected metric; 0 where the teacher scores nothing."""
+    teacher = quality["teacher"]["test"]["score"]
+    return quality["student"]["test"]["onnx"]["score"] / teacher if teacher > 0 else 0.0
+
+
+def stage_costs(parents: dict[str, Manifest]) -> dict[str, dict[str, float]]:
+    """Seconds and peak memory of every stage before this one."""
+    return {
+        "seconds": {manifest.stage: manifest.wall_seconds for manifest in parents.values()},
+        "peak_memory_bytes": {manifest.stage: manifest.peak_memory_bytes for manifest in parents.values()},
+    }
+
+
+def headline(report: dict[str, Any]) -> dict[str, float]:
+    """The figures by which runs are compared."""
+    found = {
+        "teacher_test_score": report["teacher"]["metrics"]["test"]["score"],
+        "student_test_score": report["student"]["metrics"]["test"]["onnx"]["score"],
+        "retention": report["retention"],
+        "student_parameters": report["student"]["parameters"],
+    }
+    for row in report["latency"]:
+        if row["model"] == "student" and row["runtime"] == "onnx" and row["batch"] == 1:
+            found[f"student_onnx_b1_l{row['length']}_ms"] = row["p50_ms"]
+            if "speedup_vs_bert_base" in row:
+                found[f"speedup_vs_bert_base_l{row['length']}"] = row["speedup_vs_bert_base"]
+    return found

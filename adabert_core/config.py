@@ -1,0 +1,260 @@
+"""What a user may set: one frozen dataclass per stage, read from YAML and `--set key=value`.
+
+Comes in: a preset file and overrides. Goes out: a checked `RunConfig`; unknown keys name the nearest known one.
+Only the stages' `run` functions see these objects; the modules below them take flat arguments.
+"""
+
+import dataclasses
+import difflib
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from adabert_core.errors import UserError
+
+_STRICT = ConfigDict(extra="forbid")
+Fraction = typing.Annotated[float, Field(ge=0, lt=1)]
+Positive = typing.Annotated[float, Field(gt=0)]
+Count = typing.Annotated[int, Field(ge=1)]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataConfig:
+    """Where the rows come from and how they are split. Splits are fixed by a hash of the text, not by the seed."""
+
+    source: str = "builtin:movie-reviews"
+    text: str | list[str] = "text"
+    label: str = "label"
+    task: Literal["auto", "classification"] = "auto"
+    metric: Literal["auto", "accuracy", "f1", "macro_f1", "matthews"] = "auto"
+    validation_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.1
+    max_train_rows: Count | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TeacherConfig:
+    """Fine-tuning of the teacher: builtin:minilm, a local folder or a hub id."""
+
+    model: str = "builtin:minilm"
+    epochs: Count = 3
+    min_steps: int = 0
+    max_steps: Count | None = None
+    batch_size: Count = 32
+    learning_rate: Positive = 8e-5
+    weight_decay: float = 0.01
+    warmup_fraction: Fraction = 0.1
+    max_length: Count = 128
+    seed: int = 0
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TargetsConfig:
+    """Probes of every teacher layer, and how much teacher-scored augmented text is added to the train split."""
+
+    pooling: Literal["auto", "cls", "mean"] = "auto"
+    probe_epochs: Count = 20
+    augmented_rows: int = Field(default=60_000, ge=0)
+    max_copies: int = Field(default=20, ge=0)
+    replace_probability: Fraction = 0.35
+    neighbours: Count = 12
+    mix: dict[str, Positive] = Field(default_factory=lambda: {"replace": 3.0, "halves": 2.0, "span": 1.0})
+    batch_size: Count = 128
+    seed: int = 0
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SearchConfig:
+    """The supernet, its losses and the two optimisers (names as in ALGORITHM: gamma, beta, tau, K)."""
+
+    k_max: int = Field(default=8, ge=1, le=8)
+    channels: Count = 128
+    epochs: Count = 80
+    min_steps: int = 0
+    max_steps: Count | None = None
+    batch_size: Count = 128
+    gamma: float = Field(default=0.8, ge=0, le=1)
+    beta: float = Field(default=4.0, ge=0)
+    temperature: Positive = 1.0
+    final_weight: float = Field(default=0.5, ge=0, le=1)
+    cost: Literal["size_flops", "latency"] = "size_flops"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Positive = 2e-2
+    learning_rate_end: Positive = 5e-4
+    momentum: Fraction = 0.9
+    weight_decay: float = 3e-4
+    clip_norm: Positive = 5.0
+    alpha_learning_rate: Positive = 3e-4
+    alpha_weight_decay: float = 1e-3
+    alpha_warmup_fraction: Fraction = 0.0
+    tau_start: Positive = 1.0
+    tau_end: Positive = 0.2
+    dropout: Fraction = 0.1
+    seed: int = 0
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RetrainConfig:
+    """Training of the derived student with the same task and distillation losses, and its export."""
+
+    epochs: Count = 10
+    min_steps: int = 0
+    max_steps: Count | None = None
+    batch_size: Count = 128
+    gamma: float = Field(default=0.8, ge=0, le=1)
+    temperature: Positive = 1.0
+    final_weight: float = Field(default=0.5, ge=0, le=1)
+    inherit: bool = True
+    learning_rate: Positive = 2e-3
+    weight_decay: float = 0.01
+    warmup_fraction: Fraction = 0.1
+    clip_norm: Positive = 5.0
+    ema_decay: Fraction = 0.999
+    dropout: Fraction = 0.1
+    evaluations: Count = 6
+    seed: int = 0
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BenchmarkConfig:
+    """Which latencies are timed, on how many threads, for how long."""
+
+    threads: Count = 1
+    batches: list[Count] = Field(default_factory=lambda: [1, 32])
+    lengths: list[Count] = Field(default_factory=lambda: [32, 128])
+    seconds: Positive = 2.0
+    bert_base: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RegisterConfig:
+    """The registered model's name and the gate a student must pass to become champion."""
+
+    model_name: str = "adabert-student"
+    min_retention: float = Field(default=0.95, ge=0)
+    max_latency_ms: Positive | None = None
+    margin: float = Field(default=0.005, ge=0)
+    seed: int = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunConfig:
+    """A whole run: one section per stage, and what all of them share."""
+
+    name: str = "adabert"
+    seed: int = 0
+    device: Device = "auto"
+    precision: Precision = "auto"
+    tracking_uri: str = "sqlite:///mlflow.db"
+    experiment: str = "adabert"
+    data: DataConfig = Field(default_factory=DataConfig)
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig)
+    targets: TargetsConfig = Field(default_factory=TargetsConfig)
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    retrain: RetrainConfig = Field(default_factory=RetrainConfig)
+    benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
+    register: RegisterConfig = Field(default_factory=RegisterConfig)
+
+
+SECTIONS = ("data", "teacher", "targets", "search", "retrain", "benchmark", "register")
+_SHARED = ("seed", "device", "precision")
+
+
+def load_run_config(path: Path, overrides: typing.Sequence[str] = ()) -> RunConfig:
+    """Returns the checked config of a YAML file with `--set` overrides such as `data.label=stars` applied.
+
+    `seed`, `device` and `precision` at the top level reach every stage that does not set its own.
+
+    Raises:
+        UserError: the file is missing or not YAML, or a key or value is not known; the nearest known key is named.
+    """
+    if not path.is_file():
+        raise UserError(f"--config {path}: no such file; the presets are in pipelines/configs/.")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path} is not readable as YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"--config {path}: the top level must be a mapping of sections such as data: and teacher:.")
+    for override in overrides:
+        _apply_override(raw, override)
+    return parse_run_config(raw)
+
+
+def parse_run_config(raw: dict[str, Any]) -> RunConfig:
+    """Returns the checked config of a nested dict, the shared keys handed down to each section."""
+    raw = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
+    for section in SECTIONS:
+        fields = {field.name for field in dataclasses.fields(_section_class(section))}
+        values = raw.setdefault(section, {})
+        if values is None:
+            values = raw[section] = {}
+        if not isinstance(values, dict):
+            raise UserError(f"{section}: must be a mapping of settings, got {values!r}.")
+        for key in _SHARED:
+            if key in raw and key in fields:
+                values.setdefault(key, raw[key])
+    return typing.cast("RunConfig", _checked(RunConfig, raw, ""))
+
+
+def parse_section(section: str, raw: dict[str, Any]) -> Any:  # noqa: ANN401 - one of the seven stage configs
+    """Returns the checked config of one stage."""
+    return _checked(_section_class(section), raw, f"{section}.")
+
+
+def _section_class(section: str) -> type:
+    return typing.get_type_hints(RunConfig)[section]
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"--set {override}: write it as key=value, for example --set data.label=stars.")
+    *parents, leaf = key.split(".")
+    node = raw
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise UserError(f"--set {override}: {parent} is not a section.")
+        node = child
+    text_key = key in {"data.source", "data.label", "data.text"} and not value.startswith("[")
+    try:
+        node[leaf] = value if text_key else yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not valid YAML.") from error
+
+
+def _checked(cls: type, raw: dict[str, Any], prefix: str) -> Any:  # noqa: ANN401 - an instance of cls
+    try:
+        return TypeAdapter(cls).validate_python(raw)
+    except ValidationError as error:
+        raise UserError(_first_sentence(error, cls, prefix)) from error
+
+
+def _first_sentence(error: ValidationError, cls: type, prefix: str) -> str:
+    first = error.errors()[0]
+    loc = [str(part) for part in first["loc"] if not isinstance(part, int)]
+    if first["type"] == "unexpected_keyword_argument":
+        owner = cls
+        for part in loc[:-1]:
+            owner = typing.get_type_hints(owner).get(part, owner)
+        known = [field.name for field in dataclasses.fields(owner)]
+        near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.0)
+        return f"unknown key {prefix}{'.'.join(loc)}: did you mean {'.'.join([*loc[:-1], near[0]])}?"
+    depth = 2 if cls is RunConfig and loc and loc[0] in SECTIONS else 1
+    return f"{prefix}{'.'.join(loc[:depth])}: {first['msg'].lower()}, got {first['input']!r}."

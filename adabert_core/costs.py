@@ -1,0 +1,46 @@
+"""What each operation costs, for the efficiency loss: counted (size and FLOPs) or measured on this machine (latency)."""
+
+import statistics
+import time
+
+import torch
+
+from adabert_core.operations import Positions, make_operation
+from adabert_core.search_space import PRIMITIVES, size_flops_costs
+from adabert_core.storage import Checkpoints
+
+
+def operation_costs(kind: str, channels: int, checkpoints: Checkpoints, key: str) -> list[float]:
+    """Returns the cost of each of PRIMITIVES in [0, 1], the dearest at 1. Measured costs are kept under `key` at once,
+    so that a resumed search goes on with the same table."""
+    if kind == "size_flops":
+        return size_flops_costs(channels)
+    saved = checkpoints.load(key)
+    if saved is None:
+        saved = {"costs": measure_latencies(channels)}
+        checkpoints.save(key, saved)
+    return [seconds / max(saved["costs"]) for seconds in saved["costs"]]
+
+
+@torch.inference_mode()
+def measure_latencies(channels: int, length: int = 128, rounds: int = 30) -> list[float]:
+    """Median seconds of each of PRIMITIVES on one thread, one text of `length` positions; zero and identity cost nothing.
+
+    The operations take turns, so that a drift of the machine's speed reaches all of them alike.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        x = torch.randn(1, length, channels)
+        positions = Positions.of(torch.ones(1, length), training=False)
+        free = {"identity", "zero"}
+        operations = {name: make_operation(name, channels).eval() for name in PRIMITIVES if name not in free}
+        times: dict[str, list[float]] = {name: [] for name in operations}
+        for _ in range(rounds):
+            for name, operation in operations.items():
+                started = time.perf_counter()
+                operation(x, positions)
+                times[name].append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return [statistics.median(times[name]) if name in times else 0.0 for name in PRIMITIVES]

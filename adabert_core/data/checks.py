@@ -1,0 +1,185 @@
+"""What rows must be like before anything is trained on them; every fault is one sentence that says where and what to do.
+
+Comes in: tables as they were read. Goes out: clean texts and class names, or a UserError.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from adabert_core.data.files import Table
+from adabert_core.data.labels import class_names, in_order, is_measure
+from adabert_core.errors import UserError
+
+MIN_CLASS_ROWS = 10
+MAX_CLASSES = 1000
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def check_columns_setting(text: str | Sequence[str], label: str) -> list[str]:
+    """Returns the one or two text columns that `data.text` names.
+
+    Raises:
+        UserError: it names none, three or more, one twice, or the label column.
+    """
+    columns = [text] if isinstance(text, str) else list(text)
+    if len(columns) not in (1, 2):
+        raise UserError(f"data.text names {len(columns)} columns ({', '.join(columns)}): name one, or two for pairs of texts.")
+    if len(set(columns)) < len(columns):
+        raise UserError(f"data.text names the column {columns[0]!r} twice: name two different columns, or one.")
+    if label in columns:
+        raise UserError(f"data.text and data.label both name the column {label!r}: name the column that holds the classes.")
+    return columns
+
+
+def clean_rows(table: Table, text_columns: Sequence[str], label_column: str) -> pd.DataFrame:
+    """Returns the rows as text_a, text_b (only for pairs) and label, all strings.
+
+    Raises:
+        UserError: there are no rows, a column is missing, a text is empty or a label is missing.
+    """
+    for key, column in [*(("data.text", column) for column in text_columns), ("data.label", label_column)]:
+        _check_column(table, key, column)
+    if table.frame.empty:
+        raise UserError(f"{table.name} has no rows: give a file with rows.")
+    texts = {name: _texts(table, column) for name, column in zip(("text_a", "text_b"), text_columns, strict=False)}
+    return pd.DataFrame({**texts, "label": _labels(table, label_column)})
+
+
+def check_labels(tables: Mapping[str, Table], rows: Mapping[str, pd.DataFrame], label_column: str) -> list[str]:
+    """Returns the class names in order; a class has its index in this list as its number.
+
+    Raises:
+        UserError: the labels are measures, too many, of one class only, or not the same in every split.
+    """
+    names = set().union(*(set(frame["label"].unique()) for frame in rows.values()))
+    total = sum(len(frame) for frame in rows.values())
+    train = tables["train"]
+    if is_measure(names):
+        _refuse_regression(tables, rows, label_column)
+    if len(names) > MAX_CLASSES or (len(names) > 2 and len(names) > total / 2):
+        raise UserError(
+            f"{train.name}: column {label_column!r} has {len(names)} different values in {total} rows (at most {MAX_CLASSES} "
+            "classes, each with several rows, are possible); set data.label to the column that holds the classes."
+        )
+    if len(names) == 1:
+        raise UserError(f"{train.name}: every row has the label {names.pop()!r}; add rows of at least one other class.")
+    _check_same_classes(tables, rows)
+    return in_order(names, train.frame[label_column])
+
+
+def check_class_sizes(rows: Mapping[str, pd.DataFrame], names: Sequence[str], source: str) -> None:
+    """Checks that every class has enough different texts to be in every split.
+
+    Raises:
+        UserError: a class has fewer than MIN_CLASS_ROWS of them.
+    """
+    counts = pd.concat([frame["label"] for frame in rows.values()]).value_counts().reindex(range(len(names)), fill_value=0)
+    if (smallest := int(counts.min())) < MIN_CLASS_ROWS:
+        name = names[int(counts.idxmin())]
+        raise UserError(
+            f"{source}: class {name!r} has only {smallest} different texts, at least {MIN_CLASS_ROWS} are needed so that "
+            "it can be in every split; add rows of it or leave the class out."
+        )
+
+
+def check_every_class_everywhere(splits: Mapping[str, pd.DataFrame], names: Sequence[str], source: str) -> None:
+    """Checks the finished splits.
+
+    Raises:
+        UserError: removing duplicates or limiting the train rows left a split without a class.
+    """
+    for split, frame in splits.items():
+        absent = sorted(set(range(len(names))) - set(frame["label"]))
+        if absent:
+            raise UserError(
+                f"{source}: no row of class {names[absent[0]]!r} is left for {split} once duplicates are removed and "
+                "data.max_train_rows is applied; add rows of it or raise the limit."
+            )
+
+
+def _refuse_regression(tables: Mapping[str, Table], rows: Mapping[str, pd.DataFrame], label_column: str) -> None:
+    for split, frame in rows.items():
+        measures = frame["label"].map(lambda name: is_measure({name}))
+        if measures.any():
+            value = frame["label"][measures].iloc[0]
+            raise UserError(
+                f"{_first(tables[split], measures)}: the label {value!r} in column {label_column!r} is a measured number; "
+                "this version does classification, not regression, so write whole numbers or words as classes."
+            )
+
+
+def _check_column(table: Table, key: str, column: str) -> None:
+    known = [str(name) for name in table.frame.columns]
+    if column in known:
+        return
+    lowered = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(column.lower(), lowered, n=1, cutoff=0.0)
+    hint = f"; did you mean {key}={lowered[near[0]]}?" if near else "."
+    raise UserError(f"{table.name} has no column {column!r} ({key}), its columns are {', '.join(known)}{hint}")
+
+
+def _texts(table: Table, column: str) -> pd.Series:
+    cells = table.frame[column]
+    structured = _structured(cells)
+    if structured.any():
+        raise UserError(f"{_first(table, structured)}: {column!r} holds a list or an object; write the text as one string.")
+    texts = ["" if absent else str(cell) for cell, absent in zip(cells, cells.isna(), strict=True)]
+    empty = np.array([not text.strip() for text in texts])
+    if empty.any():
+        raise UserError(
+            f"{_first(table, empty)}: the text in column {column!r} is empty ({int(empty.sum())} such rows); "
+            "fill it in or remove the row."
+        )
+    broken = np.array([_SURROGATE.search(text) is not None for text in texts])
+    if broken.any():
+        raise UserError(f"{_first(table, broken)}: the text in column {column!r} holds half a surrogate pair; write it as UTF-8.")
+    return pd.Series(texts, dtype=object)
+
+
+def _structured(cells: pd.Series) -> np.ndarray:
+    if cells.dtype != object:
+        return np.zeros(len(cells), dtype=bool)
+    return np.array([isinstance(cell, list | dict | np.ndarray) for cell in cells])
+
+
+def _labels(table: Table, column: str) -> pd.Series:
+    cells = table.frame[column]
+    structured = _structured(cells)
+    if structured.any():
+        raise UserError(
+            f"{_first(table, structured)}: the label in column {column!r} is a list or an object; this version gives every row "
+            "one class, so write one string or whole number."
+        )
+    names = class_names(cells)
+    missing = names.isna()
+    if missing.any():
+        raise UserError(
+            f"{_first(table, missing)}: the label in column {column!r} is missing ({int(missing.sum())} such rows); "
+            "fill it in or remove the row."
+        )
+    return names
+
+
+def _first(table: Table, faulty: pd.Series | np.ndarray) -> str:
+    return table.place(int(np.argmax(np.asarray(faulty))))
+
+
+def _check_same_classes(tables: Mapping[str, Table], rows: Mapping[str, pd.DataFrame]) -> None:
+    known = set(rows["train"]["label"].unique())
+    for split in rows.keys() - {"train"}:
+        labels = rows[split]["label"]
+        strange = ~labels.isin(known)
+        if strange.any():
+            raise UserError(
+                f"{_first(tables[split], strange)}: the label {labels[strange].iloc[0]!r} does not occur in "
+                f"{tables['train'].name}; correct it, or add rows of this class there."
+            )
+        if absent := sorted(known - set(labels.unique())):
+            raise UserError(
+                f"{tables[split].name} has no row of class {absent[0]!r}, which {tables['train'].name} has; "
+                "every split needs every class, so add rows of it here or remove the class there."
+            )

@@ -1,0 +1,64 @@
+"""The reading side of a DatasetDir, for every stage after prepare_data.
+
+Comes in: the directory. Goes out: its class names, metric and splits, checked against the manifest.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+
+from adabert_core.artifacts import read_json, read_manifest
+from adabert_core.data.splits import SPLITS
+from adabert_core.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split's rows in the order of their ids; `text_b` is None unless the task is about pairs."""
+
+    ids: list[str]
+    text_a: list[str]
+    text_b: list[str] | None
+    labels: np.ndarray  # (rows,) int64
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return len(self.ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What a DatasetDir holds; a label's number is its index in `labels`."""
+
+    path: Path
+    task: str
+    labels: list[str]
+    pair: bool
+    metric: str
+    data_version: str
+
+    def split(self, name: str) -> Split:
+        """Returns the rows of train, validation or test.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        if name not in SPLITS:
+            raise UserError(f"{self.path} has no split {name!r}; choose {', '.join(SPLITS)}.")
+        columns = pyarrow.parquet.read_table(self.path / f"{name}.parquet")
+        text_b = columns["text_b"].to_pylist() if self.pair else None
+        labels = columns["label"].to_numpy().astype(np.int64)
+        return Split(columns["id"].to_pylist(), columns["text_a"].to_pylist(), text_b, labels)
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Returns the dataset that prepare_data wrote to `path`.
+
+    Raises:
+        UserError: `path` is not a finished directory of prepare_data.
+    """
+    manifest = read_manifest(path, "prepare_data")
+    about = read_json(path / "dataset.json")
+    return Dataset(path, about["task"], about["labels"], about["pair"], about["metric"], manifest.data_version)

@@ -1,0 +1,134 @@
+"""Stage prepare_data: from the user's rows to a DatasetDir that every later stage reads.
+
+Comes in: a DataConfig. Goes out: train, validation and test as Parquet (id, text_a, text_b for pairs, label), sorted by
+id so that the order of the source changes nothing, and dataset.json with the class names, the metric and the counts.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from adabert_core.artifacts import write_json
+from adabert_core.config import DataConfig
+from adabert_core.data import checks, splits
+from adabert_core.data.sources import read_source
+from adabert_core.errors import UserError
+from adabert_core.stages import StageReport, stage_frame
+from adabert_core.storage import Checkpoints
+from adabert_core.tracking import Tracker
+
+log = logging.getLogger(__name__)
+STAGE = "prepare_data"
+_IMBALANCED_SHARE = 0.75
+
+
+def run(
+    config: DataConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
+) -> StageReport:
+    """Returns the report of a finished DatasetDir at `output`.
+
+    Raises:
+        UserError: a setting or the data are wrong; the sentence names file, line and what to do.
+    """
+    with stage_frame(STAGE, config, inputs, output, tracker) as frame:
+        text_columns = checks.check_columns_setting(config.text, config.label)
+        tables = read_source(config.source, config.label)
+        rows = {split: checks.clean_rows(table, text_columns, config.label) for split, table in tables.items()}
+        names = checks.check_labels(tables, rows, config.label)
+        parts, removed = _split(rows, names, config)
+        metric = choose_metric(config.metric, parts["train"]["label"])
+        frame.data_version = data_version(parts, names)
+        frame.metrics.update({f"{split}_rows": float(len(part)) for split, part in parts.items()}, classes=float(len(names)))
+        for split, part in parts.items():
+            write_split(frame.path / f"{split}.parquet", part)
+        description = _describe(parts, names) | {"metric": metric, "removed": removed}
+        columns = {"text_columns": text_columns, "label_column": config.label}
+        write_json(frame.path / "dataset.json", description | columns)
+        _log_counts(config.source, parts, names, removed)
+    if frame.report is None:
+        raise RuntimeError("the stage frame ended without a report")
+    return frame.report
+
+
+def _split(
+    rows: Mapping[str, pd.DataFrame], names: list[str], config: DataConfig
+) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
+    """Returns the three splits with ids, sorted by them, and the counts of removed rows by reason."""
+    numbers = {name: number for number, name in enumerate(names)}
+    numbered = {split: part.assign(label=part["label"].map(numbers).astype("int64")) for split, part in rows.items()}
+    keyed = {split: splits.with_keys(part) for split, part in numbered.items()}
+    distinct, removed = splits.drop_duplicates(keyed)
+    checks.check_class_sizes(distinct, names, config.source)
+    parts = splits.complete_splits(distinct, config.validation_fraction, config.test_fraction)
+    parts, removed["over_max_train_rows"] = splits.limit_train(parts, config.max_train_rows)
+    checks.check_every_class_everywhere(parts, names, config.source)
+    return {split: _with_ids(part, names) for split, part in parts.items()}, removed
+
+
+def _with_ids(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Returns the columns that are written; an id is a hash of the text and the class name, so it outlives other rows."""
+    contents = zip(part["key"], part["label"], strict=True)
+    ids = [hashlib.sha256(f"{key}\x1f{names[label]}".encode()).hexdigest()[:16] for key, label in contents]
+    written = [column for column in ("id", "text_a", "text_b", "label") if column in ("id", *part.columns)]
+    return part.assign(id=ids)[written].sort_values("id").reset_index(drop=True)
+
+
+def choose_metric(metric: str, train_labels: pd.Series) -> str:
+    """Returns the metric's name; "auto" is macro_f1 where one class holds over 75 % of the train rows, else accuracy.
+
+    Raises:
+        UserError: f1, which is the F1 of the second class, is asked for with more than two classes.
+    """
+    shares = train_labels.value_counts(normalize=True)
+    if metric == "auto":
+        return "macro_f1" if shares.max() > _IMBALANCED_SHARE else "accuracy"
+    if metric == "f1" and len(shares) != 2:
+        raise UserError(f"data.metric=f1 is for two classes and the data have {len(shares)}: choose macro_f1 or accuracy.")
+    return metric
+
+
+def data_version(parts: Mapping[str, pd.DataFrame], names: list[str]) -> str:
+    """Returns 16 hex digits that change when, and only when, a split's texts or labels or the class names change."""
+    digest = hashlib.sha256(json.dumps(names).encode())
+    for split in splits.SPLITS:
+        digest.update(split.encode())
+        for column in parts[split].columns:
+            digest.update(json.dumps([column, parts[split][column].tolist()]).encode())
+    return digest.hexdigest()[:16]
+
+
+def write_split(path: Path, part: pd.DataFrame) -> None:
+    """Writes one split as Parquet with plain string and int64 columns."""
+    types = {column: pa.int64() if column == "label" else pa.string() for column in part.columns}
+    table = pa.table({column: pa.array(part[column].tolist(), kind) for column, kind in types.items()})
+    pyarrow.parquet.write_table(table, path)
+
+
+def _describe(parts: Mapping[str, pd.DataFrame], names: list[str]) -> dict[str, Any]:
+    label_counts = {}
+    for split, part in parts.items():
+        counts = part["label"].value_counts()
+        label_counts[split] = {name: int(counts.get(number, 0)) for number, name in enumerate(names)}
+    return {
+        "task": "classification",
+        "labels": names,
+        "pair": "text_b" in parts["train"],
+        "counts": {split: len(part) for split, part in parts.items()},
+        "label_counts": label_counts,
+    }
+
+
+def _log_counts(source: str, parts: Mapping[str, pd.DataFrame], names: list[str], removed: Mapping[str, int]) -> None:
+    counts = ", ".join(f"{len(part)} {split}" for split, part in parts.items())
+    log.info("%s: %s rows in %d classes", source, counts, len(names))
+    unasked = {reason: count for reason, count in removed.items() if count and reason != "over_max_train_rows"}
+    if unasked:
+        reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in unasked.items())
+        log.warning("%s: rows removed: %s", source, reasons)

@@ -1,0 +1,143 @@
+"""Finds the rows that `data.source` names: builtin data, a Hugging Face dataset, a file, or a folder of split files.
+
+Comes in: the source. Goes out: a `Table` per published split, named train, validation or test. A source without
+published splits has only train; splits.py carves the others from it.
+"""
+
+import importlib
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from adabert_core.data.builtin import movie_reviews
+from adabert_core.data.files import Table, file_format, formats, read_file
+from adabert_core.errors import UserError
+
+log = logging.getLogger(__name__)
+
+SPLIT_NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+_HIDDEN_LABEL = -1
+_MIN_MEAN_RATING = 0.5
+
+
+def read_source(source: str, label: str) -> dict[str, Table]:
+    """Returns the tables of a source by split name; train is always there.
+
+    Where only train and validation are published, that validation is returned as test ("dev as published"): results are
+    then comparable with others', and nothing is selected on it, since another validation split is carved from train.
+    Hub labels with names come as ordered categories, and a hub test split that hides its labels is left out.
+
+    Raises:
+        UserError: the source does not exist, cannot be reached or read, or has no train split.
+    """
+    if source.startswith("builtin:"):
+        return {"train": _read_builtin(source)}
+    if source.startswith("hf:"):
+        return _validation_as_test(_read_hub(source, label))
+    if source.startswith("s3://"):
+        raise UserError(f"data.source={source}: S3 sources are not supported by this version; copy the file here first.")
+    if "://" in source:
+        raise UserError(f"data.source={source}: only paths, builtin: and hf: sources are read; copy the file here first.")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _validation_as_test(_read_folder(path))
+    if not path.is_file():
+        raise UserError(f"data.source={source}: no such file or folder, seen from {Path.cwd()}; check the path.")
+    return {"train": read_file(path)}
+
+
+def _read_builtin(source: str) -> Table:
+    """Returns the movie reviews with text and label, the sign of the mean rating; near-neutral ones are left out."""
+    if source != "builtin:movie-reviews":
+        raise UserError(f"data.source={source} is not known; the builtin source is builtin:movie-reviews.")
+    lines = movie_reviews().read_bytes().decode("utf-8").removesuffix("\r\n").split("\r\n")
+    frame = pd.DataFrame([line.split("\t", 2) for line in lines], columns=["id", "rating", "text"])
+    rating = frame.pop("rating").astype(float)
+    frame["label"] = pd.Series(["positive" if mean > 0 else "negative" for mean in rating])
+    kept = frame.index[rating.abs() >= _MIN_MEAN_RATING]
+    return Table(source, frame.loc[kept].reset_index(drop=True), lambda row: int(kept[row]) + 1)
+
+
+def _read_folder(folder: Path) -> dict[str, Table]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        split = _split_of(path.name.partition(".")[0])
+        if split is None or not path.is_file() or file_format(path) is None:
+            continue
+        if split in found:
+            raise UserError(f"{folder} has two files for {split}, {found[split].name} and {path.name}; remove one.")
+        found[split] = path
+    if "train" not in found:
+        seen = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise UserError(f"{folder} has no train file ({formats()}), only {seen}; name the files train, validation and test.")
+    return {split: read_file(path) for split, path in found.items()}
+
+
+def _validation_as_test(tables: dict[str, Table]) -> dict[str, Table]:
+    if "validation" in tables and "test" not in tables:
+        tables["test"] = tables.pop("validation")
+    return tables
+
+
+def _split_of(name: str) -> str | None:
+    return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
+
+
+def _read_hub(source: str, label: str) -> dict[str, Table]:
+    published = _load_hub(source)
+    names = {split: key for key in published if (split := _split_of(key))}
+    if "train" not in names:
+        if len(published) != 1:
+            raise UserError(f"data.source={source} has no train split, only {', '.join(published)}; choose another.")
+        names = {"train": next(iter(published))}
+    ignored = sorted(set(published) - set(names.values()))
+    if ignored:
+        log.warning("%s: the splits %s are not used", source, ", ".join(ignored))
+    tables = {split: _hub_table(f"{source} {key}", published[key], label) for split, key in names.items()}
+    if "test" in tables and _hides_labels(published[names["test"]], label):
+        log.warning("%s: the test split hides its labels and is not used", source)
+        del tables["test"]
+    return tables
+
+
+def _load_hub(source: str) -> dict[str, Any]:
+    """Returns the splits of `hf:[OWNER/]DATASET[/CONFIG]` or of a local folder after `hf:`."""
+    name = source.removeprefix("hf:")
+    datasets = importlib.import_module("datasets")  # slow to import, and most sources do without
+    if (Path(name).expanduser() / "dataset_dict.json").is_file():
+        return dict(datasets.load_from_disk(str(Path(name).expanduser())))
+    head, _, tail = name.rpartition("/")
+    readings: list[tuple[str, ...]] = [(name,)] if name.count("/") < 2 or Path(name).expanduser().is_dir() else []
+    if head and not Path(name).expanduser().is_dir():
+        readings.append((head, tail))
+    reasons = []
+    for reading in readings:
+        try:
+            return dict(datasets.load_dataset(*reading))
+        except (OSError, ValueError, RuntimeError) as error:
+            reasons.append(re.sub(r"\s+", " ", str(error)).strip().rstrip("."))
+    raise UserError(
+        f"data.source={source} cannot be loaded ({'; '.join(reasons)}): check its name (hf:DATASET or hf:DATASET/CONFIG) "
+        "and the network, or load it once into the local cache where there is one."
+    )
+
+
+def _hub_table(name: str, rows: Any, label: str) -> Table:  # noqa: ANN401 - datasets.Dataset, which is imported late
+    frame = rows.to_pandas().astype(object)
+    class_names = getattr(rows.features.get(label), "names", None)
+    if class_names:
+        codes = frame[label].where(frame[label] != _HIDDEN_LABEL, None)
+        named = codes.map(dict(enumerate(class_names)))
+        frame[label] = pd.Categorical(named, categories=class_names, ordered=True)
+    return Table(name, frame)
+
+
+def _hides_labels(rows: Any, label: str) -> bool:  # noqa: ANN401 - datasets.Dataset, which is imported late
+    return label in rows.column_names and set(rows.unique(label)) == {_HIDDEN_LABEL}

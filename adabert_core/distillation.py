@@ -1,0 +1,86 @@
+"""What search and retraining share of a student in training: its start from the teacher, its probes, its task losses."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adabert_core.losses import label_cross_entropy, layer_cross_entropies, probe_distillation, soft_cross_entropy
+from adabert_core.network import AdaBertNetwork, Gates
+from adabert_core.teacher import Teacher
+
+
+class DistilledNetwork(nn.Module):
+    """A network with one linear probe per layer 0..depth; the probes serve training only."""
+
+    def __init__(self, network: AdaBertNetwork, depth: int, num_labels: int) -> None:
+        super().__init__()
+        self.network = network
+        channels = network.classifier.in_features
+        self.probes = nn.ModuleList(nn.Linear(channels, num_labels) for _ in range(depth + 1))
+
+    def losses(
+        self,
+        batch: dict[str, Tensor],
+        answers: tuple[Tensor, Tensor, Tensor],
+        log_likelihoods: Tensor,
+        depths: Sequence[int],
+        *,
+        gates: Gates | None = None,
+        gamma: float,
+        final_weight: float,
+        temperature: float,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns (1 - gamma) L_CE + gamma L_KD for every depth (len(depths),) and the terms at the last of them.
+
+        L_KD = (1 - final_weight) * probe distillation + final_weight * distillation of the teacher's logits.
+        `answers` are labels, teacher logits and probe logits of the rows.
+        """
+        labels, teacher_logits, probe_logits = answers
+        summaries = self.network.summaries(batch["input_ids"], batch["attention_mask"], max(depths), gates)
+        own = torch.stack([probe(s) for probe, s in zip(self.probes, summaries, strict=False)]).float()
+        matrix = layer_cross_entropies(own, probe_logits, temperature)
+        values = []
+        terms: dict[str, Tensor] = {}
+        for depth in depths:
+            logits = self.network.logits(summaries, depth).float()
+            label = label_cross_entropy(logits, labels)
+            probe = probe_distillation(matrix, log_likelihoods, depth)
+            final = soft_cross_entropy(logits, teacher_logits, temperature)
+            values.append((1 - gamma) * label + gamma * ((1 - final_weight) * probe + final_weight * final))
+            terms = {"loss_labels": label, "loss_probes": probe, "loss_final": final}
+        return torch.stack(values), {name: term.detach() for name, term in terms.items()}
+
+
+def separator_of(teacher: Teacher) -> int | None:
+    """The token id that ends text A of a pair, None for single texts."""
+    return teacher.template.middle[0] if teacher.pair else None
+
+
+def vocabulary_of(teacher: Teacher) -> int:
+    """Rows of the teacher's word table, which the student's has too."""
+    return int(teacher.model.get_input_embeddings().num_embeddings)
+
+
+@torch.no_grad()
+def start_from_teacher(network: AdaBertNetwork, teacher: Teacher) -> None:
+    """Initialises word, position and segment vectors with the teacher's, reduced to C by principal components.
+
+    The components are those of the word table (V, H): truncated SVD of the centred table, through its H x H covariance.
+    """
+    table = teacher.model.get_input_embeddings().weight.detach().float().cpu()
+    centred = table - table.mean(0)
+    channels = network.embedding.word.embedding_dim
+    directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :channels]  # (H, C)
+    width = directions.shape[1]
+    network.embedding.word.weight[:, :width] = centred @ directions
+    embeddings: Any = getattr(teacher.model.base_model, "embeddings", None)
+    position = getattr(embeddings, "position_embeddings", None)
+    if position is not None and position.weight.shape[1] == len(directions):
+        first = 0 if position.padding_idx is None else position.padding_idx + 1
+        known = position.weight.detach().float().cpu()[first : first + network.embedding.position.num_embeddings]
+        network.embedding.position.weight[: len(known), :width] = known @ directions
+    segment = getattr(embeddings, "token_type_embeddings", None)
+    if network.embedding.segment is not None and segment is not None and segment.weight.shape == (2, len(directions)):
+        network.embedding.segment.weight[:, :width] = segment.weight.detach().float().cpu() @ directions

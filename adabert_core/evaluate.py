@@ -1,0 +1,66 @@
+"""Answers of a model over a table of rows, and what they are worth. The only place that computes a metric."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from torch import Tensor
+
+from adabert_core.tokens import Collator, length_sorted
+
+
+def scores(labels: np.ndarray, predictions: np.ndarray, metric: str) -> dict[str, float]:
+    """Returns every metric of predicted classes and, under `score`, the one that the run selects by.
+
+    accuracy, macro_f1 and matthews always; f1 (of class 1) for two classes. All in [0, 1] but matthews in [-1, 1].
+    """
+    found = {
+        "accuracy": float(accuracy_score(labels, predictions)),
+        "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
+        "matthews": float(matthews_corrcoef(labels, predictions)),
+    }
+    if labels.max(initial=0) <= 1:
+        found["f1"] = float(f1_score(labels, predictions, zero_division=0))
+    return {**found, "score": found[metric]}
+
+
+@torch.inference_mode()
+def predict_logits(
+    forward: Callable[[dict[str, Tensor]], Tensor], rows: Collator, accelerator: Accelerator, batch_size: int = 128
+) -> np.ndarray:
+    """Returns logits (rows, classes) in float32, in the order of the rows, computed in batches of similar length."""
+    found: np.ndarray | None = None
+    for index in length_sorted(rows.lengths, batch_size):
+        with accelerator.autocast():
+            logits = forward(rows(index, accelerator.device)).float().cpu().numpy()
+        if found is None:
+            found = np.empty((len(rows.lengths), *logits.shape[1:]), np.float32)
+        found[index] = logits
+    if found is None:
+        raise ValueError("no rows to predict")
+    return found
+
+
+class Best:
+    """The weights of the best evaluation so far, as part of a training state."""
+
+    def __init__(self) -> None:
+        self.score = -float("inf")
+        self.step = -1
+        self.weights: dict[str, Tensor] = {}
+
+    def offer(self, score: float, step: int, weights: dict[str, Tensor]) -> None:
+        """Keeps a copy of the weights if the score is higher than any before."""
+        if score > self.score:
+            self.score, self.step = score, step
+            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+    def state_dict(self) -> dict[str, object]:
+        """Score, step and weights."""
+        return {"score": self.score, "step": self.step, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Restores what `state_dict` gave."""
+        self.__dict__.update(state)

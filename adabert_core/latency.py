@@ -1,0 +1,99 @@
+"""How long a model takes for a batch: on pinned threads, in turns with the models it is compared with.
+
+Comes in: callables. Goes out: rows of milliseconds; a ratio of two rows is honest because both were timed in one run.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+_MIN_ROUNDS, _MAX_ROUNDS = 5, 300
+
+
+def time_in_turns(models: dict[str, Callable[[], None]], seconds: float) -> dict[str, list[float]]:
+    """Returns each model's times in ms. The models take turns until `seconds` per model are spent (5 to 300 rounds).
+
+    A first round warms up and is not counted. A fast model is called many times in its turn, so that it is timed as
+    often warm as a slow one, and each call counts on its own.
+    """
+    repeats: dict[str, int] = {}
+    for name, call in models.items():
+        call()
+        started = time.perf_counter()
+        call()
+        repeats[name] = max(1, min(20, int(0.05 / (time.perf_counter() - started + 1e-9))))
+    times: dict[str, list[float]] = {name: [] for name in models}
+    deadline = time.perf_counter() + seconds * len(models)
+    for done in range(_MAX_ROUNDS):
+        if done >= _MIN_ROUNDS and time.perf_counter() > deadline:
+            break
+        for name, call in models.items():
+            for _ in range(repeats[name]):
+                started = time.perf_counter()
+                call()
+                times[name].append((time.perf_counter() - started) * 1e3)
+    return times
+
+
+def latency_row(model: str, runtime: str, threads: int, batch: int, length: int, times_ms: list[float]) -> dict[str, Any]:
+    """One row of the report: median and 90th percentile in ms, texts a second at the median."""
+    p50 = statistics.median(times_ms)
+    return {
+        "model": model,
+        "runtime": runtime,
+        "threads": threads,
+        "batch": batch,
+        "length": length,
+        "p50_ms": round(p50, 4),
+        "p90_ms": round(float(np.percentile(times_ms, 90)), 4),
+        "throughput": round(batch / p50 * 1e3, 1),
+    }
+
+
+def with_speedups(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Adds speedup_vs_bert_base and speedup_vs_teacher to every row that has a match of equal runtime, threads, batch and length."""
+    keys = ("runtime", "threads", "batch", "length")
+    by_match = {(row["model"], *(row[k] for k in keys)): row["p50_ms"] for row in rows}
+    found = []
+    for row in rows:
+        match = tuple(row[k] for k in keys)
+        ratios = {
+            f"speedup_vs_{peer.replace('-', '_')}": round(by_match[(peer, *match)] / row["p50_ms"], 2)
+            for peer in ("bert-base", "teacher")
+            if (peer, *match) in by_match and peer != row["model"]
+        }
+        found.append({**row, **ratios})
+    return found
+
+
+def random_batch(vocab_size: int, batch: int, length: int, separator_id: int | None) -> dict[str, np.ndarray]:
+    """A batch of random ids with no padding; for pairs a separator in the middle and one at the end."""
+    ids = np.random.default_rng(0).integers(min(1000, vocab_size // 2), vocab_size, (batch, length))
+    if separator_id is not None:
+        ids[ids == separator_id] += 1 if separator_id + 1 < vocab_size else -1
+        ids[:, length // 2] = ids[:, -1] = separator_id
+    segments = np.zeros_like(ids)
+    if separator_id is not None:
+        segments[:, length // 2 + 1 :] = 1
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": segments}
+
+
+def torch_call(model: torch.nn.Module, batch: dict[str, np.ndarray], names: tuple[str, ...]) -> Callable[[], None]:
+    """Returns a callable that runs a torch classifier once in fp32."""
+    tensors = {name: torch.from_numpy(batch[name]) for name in names}
+
+    def call() -> None:
+        with torch.inference_mode():
+            model(**tensors)
+
+    return call
+
+
+def onnx_call(session: Any, batch: dict[str, np.ndarray]) -> Callable[[], None]:  # noqa: ANN401 - InferenceSession
+    """Returns a callable that runs an ONNX classifier once."""
+    feed = {given.name: batch[given.name] for given in session.get_inputs()}
+    return lambda: session.run(None, feed)

@@ -1,0 +1,150 @@
+"""The network: embedding -> K cells -> head. One class serves as supernet (all candidates) and student (one per edge).
+
+Comes in: token ids and attention mask. Goes out: one summary s_m per layer 0..K, and logits at any depth.
+Because both nets share these classes and their parameter names, a student inherits by key from a supernet.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adabert_core.operations import Positions, make_operation
+from adabert_core.search_space import INPUTS, NODES
+
+Gates = Mapping[str, tuple[str, Tensor | None]]  # edge name -> (operation, its straight-through weight)
+
+
+class Embedding(nn.Module):
+    """Word + position + segment vectors, LayerNorm, dropout. A text pair becomes two sequences, positions from 0 in both."""
+
+    def __init__(self, vocab_size: int, channels: int, max_length: int, dropout: float, pair: bool) -> None:
+        super().__init__()
+        self.word = nn.Embedding(vocab_size, channels)
+        self.position = nn.Embedding(max_length, channels)
+        self.segment = nn.Embedding(2, channels) if pair else None
+        self.norm = nn.LayerNorm(channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, ids: Tensor, mask: Tensor, segment: int) -> Tensor:
+        """Ids and mask (B, L) -> (B, L, C), zero at pads."""
+        x = self.word(ids) + self.position(torch.arange(ids.shape[1], device=ids.device))
+        if self.segment is not None:
+            x = x + self.segment.weight[segment]
+        return self.dropout(self.norm(x)) * mask.unsqueeze(-1)
+
+
+class Cell(nn.Module):
+    """Three inner nodes over two inputs: h_i = sum of operations on earlier states, out = sum of softmax(a)_i h_i."""
+
+    def __init__(self, channels: int, candidates: Mapping[str, Sequence[str]]) -> None:
+        super().__init__()
+        self.edges = nn.ModuleDict(
+            {edge: nn.ModuleDict({name: make_operation(name, channels) for name in names}) for edge, names in candidates.items()}
+        )
+        self.incoming: list[list[tuple[int, str]]] = [
+            [(int(edge.split("-")[0]), edge) for edge in candidates if edge.endswith(f"-{target}")]
+            for target in range(INPUTS, INPUTS + NODES)
+        ]
+        self.node_weights = nn.Parameter(torch.zeros(NODES))
+
+    def forward(self, first: Tensor, second: Tensor, positions: Positions, gates: Gates | None) -> Tensor:
+        """Two inputs (B, L, C) -> output (B, L, C). Only the operation that `gates` names for an edge is computed."""
+        states = [first, second]
+        for incoming in self.incoming:
+            node: Tensor | None = None
+            for source, edge in incoming:
+                value = self._edge(edge, states[source], positions, gates)
+                if value is not None:
+                    node = value if node is None else node + value
+            states.append(torch.zeros_like(second) if node is None else node * positions.mask)
+        weights = torch.softmax(self.node_weights, dim=0)
+        out = weights[0] * states[INPUTS]
+        for i in range(1, NODES):
+            out = out + weights[i] * states[INPUTS + i]
+        return out
+
+    def _edge(self, edge: str, x: Tensor, positions: Positions, gates: Gates | None) -> Tensor | None:
+        operations = self.edges[edge]
+        if gates is None:
+            (operation,) = operations.values()
+            return operation(x, positions)
+        name, weight = gates[edge]
+        if name == "zero":
+            return None  # its output and every gradient through it are zero
+        value = operations[name](x, positions)
+        return value if weight is None else value * weight
+
+
+class AdaBertNetwork(nn.Module):
+    """Embedding, `depth` cells and the head r_K = sum of softmax(b_K)_k s_k -> tanh -> dropout -> linear."""
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        channels: int,
+        max_length: int,
+        depth: int,
+        candidates: Mapping[str, Sequence[str]],
+        num_labels: int,
+        depths: Sequence[int],
+        separator_id: int | None,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.separator_id = separator_id
+        self.embedding = Embedding(vocab_size, channels, max_length, dropout, pair=separator_id is not None)
+        self.cells = nn.ModuleList(Cell(channels, candidates) for _ in range(depth))
+        self.depth_weights = nn.ParameterDict({str(k): nn.Parameter(torch.zeros(k + 1)) for k in depths})
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(channels, num_labels)
+
+    def summaries(self, input_ids: Tensor, attention_mask: Tensor, depth: int, gates: Gates | None = None) -> Tensor:
+        """Ids and mask (B, L) -> s (depth + 1, B, C): the mean over real positions of the embedding and of every cell."""
+        if self.separator_id is None:
+            first = second = self.embedding(input_ids, attention_mask, 0)
+            mask, start = attention_mask, _masked_mean(first, attention_mask)
+        else:
+            (ids_a, mask_a), (ids_b, mask_b) = split_pair(input_ids, attention_mask, self.separator_id)
+            first, second = self.embedding(ids_a, mask_a, 0), self.embedding(ids_b, mask_b, 1)
+            mask = torch.maximum(mask_a, mask_b)
+            start = (_masked_mean(first, mask_a) + _masked_mean(second, mask_b)) / 2
+        positions = Positions.of(mask, self.training)
+        states = [start]
+        for cell in list(self.cells)[:depth]:
+            first, second = second, cell(first, second, positions, gates)
+            states.append(_masked_mean(second, mask))
+        return torch.stack(states)
+
+    def logits(self, summaries: Tensor, depth: int) -> Tensor:
+        """Summaries (>= depth + 1, B, C) -> logits (B, classes) of the net that ends after `depth` cells."""
+        weights = torch.softmax(self.depth_weights[str(depth)], dim=0)
+        pooled = torch.einsum("k,kbc->bc", weights, summaries[: depth + 1])
+        return self.classifier(self.dropout(torch.tanh(pooled)))
+
+
+def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of x (B, L, C) over the real positions of mask (B, L), in float32."""
+    weights = mask.unsqueeze(-1).float()
+    return (x.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def split_pair(ids: Tensor, mask: Tensor, separator_id: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Ids and mask (B, L) of `[CLS] A [SEP] B [SEP]` -> (ids, mask) of A with its marks, and of B moved to position 0.
+
+    The first separator ends text A, so that tokenizers without segment ids (RoBERTa, MPNet) are split as well.
+    Outside an export the result is cut to the longest text of the batch.
+    """
+    separators = (ids == separator_id).long()
+    in_b = ((separators.cumsum(1) - separators) > 0).to(mask.dtype) * mask  # (B, L)
+    mask_a = mask - in_b
+    length_a = mask_a.sum(1, keepdim=True).long()
+    position = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)  # (1, L)
+    source = (position + length_a).clamp(max=ids.shape[1] - 1)
+    ids_b = ids.gather(1, source)
+    mask_b = (position < in_b.sum(1, keepdim=True)).to(mask.dtype)
+    width = ids.shape[1]
+    if not torch.compiler.is_exporting():
+        width = int(torch.maximum(mask_a.sum(1), mask_b.sum(1)).max())
+    return (ids[:, :width], mask_a[:, :width]), (ids_b[:, :width], mask_b[:, :width])

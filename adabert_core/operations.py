@@ -1,0 +1,114 @@
+"""The ten operations of the search space as modules over positions, C channels in and out, padding without influence.
+
+Comes in: x (B, L, C), zero at pads, and `Positions`. Goes out: (B, L, C); what stands at pads is the caller's to mask.
+The memory order (B, L, C) is "channels last" for the convolution kernels, which is what makes bf16 fast on CPUs.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from adabert_core.search_space import PRIMITIVES, kernel_of
+
+
+class Positions(NamedTuple):
+    """Which positions are real. `rows` indexes them in (B*L) order, or is None where there is no padding."""
+
+    mask: Tensor  # (B, L, 1), 1.0 at real positions
+    rows: Tensor | None
+
+    @classmethod
+    def of(cls, mask: Tensor, training: bool) -> "Positions":
+        """Positions of a 0/1 mask (B, L); the rows are only needed, and only found, while training."""
+        rows = None
+        if training and not bool(mask.all()):
+            rows = mask.reshape(-1).nonzero().squeeze(1)
+        return cls(mask.unsqueeze(-1).float(), rows)
+
+
+class MaskedBatchNorm(nn.Module):
+    """BatchNorm over channels whose statistics see real positions only (B, L, C) -> (B, L, C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor, positions: Positions) -> Tensor:
+        """Normalised x; pads hold zeros while training and anything in evaluation."""
+        if positions.rows is None:
+            return self.norm(x.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
+        flat = x.reshape(-1, x.shape[-1])
+        real = flat.index_select(0, positions.rows)  # (n, C)
+        real = self.norm(real.t().unsqueeze(0).unsqueeze(2)).squeeze(2).squeeze(0).t()
+        return torch.zeros_like(flat, dtype=real.dtype).index_copy(0, positions.rows, real).view(x.shape)
+
+
+class ReluConvNorm(nn.Module):
+    """ReLU-Conv-BatchNorm with "same" padding (AdaBERT section 3.1)."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        padding = (0, dilation * (kernel - 1) // 2)
+        self.conv = nn.Conv2d(channels, channels, (1, kernel), padding=padding, dilation=(1, dilation), bias=False)
+        self.norm = MaskedBatchNorm(channels)
+
+    def forward(self, x: Tensor, positions: Positions) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        image = F.relu(x).transpose(1, 2).unsqueeze(2)  # (B, C, 1, L), channels last in memory
+        return self.norm(self.conv(image).squeeze(2).transpose(1, 2), positions)
+
+
+class MaxPool(nn.Module):
+    """Maximum over three neighbouring real positions."""
+
+    def forward(self, x: Tensor, positions: Positions) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        x = x.masked_fill(positions.mask == 0, torch.finfo(x.dtype).min)
+        return F.max_pool2d(x.transpose(1, 2).unsqueeze(2), (1, 3), stride=1, padding=(0, 1)).squeeze(2).transpose(1, 2)
+
+
+class AvgPool(nn.Module):
+    """Mean over those of three neighbouring positions that are real."""
+
+    def forward(self, x: Tensor, positions: Positions) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        share = _window_mean(positions.mask).clamp(min=1 / 3)  # (B, L, 1)
+        return _window_mean(x) / share.to(x.dtype)
+
+
+def _window_mean(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x.transpose(1, 2).unsqueeze(2), (1, 3), stride=1, padding=(0, 1)).squeeze(2).transpose(1, 2)
+
+
+class Identity(nn.Module):
+    """Its input."""
+
+    def forward(self, x: Tensor, positions: Positions) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        return x
+
+
+class Zero(nn.Module):
+    """Nothing: an edge that is not there."""
+
+    def forward(self, x: Tensor, positions: Positions) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        return torch.zeros_like(x)
+
+
+def make_operation(primitive: str, channels: int) -> nn.Module:
+    """Returns a fresh module for one of PRIMITIVES."""
+    if kernel := kernel_of(primitive):
+        return ReluConvNorm(channels, kernel, 2 if primitive.startswith("dil") else 1)
+    return _WITHOUT_WEIGHTS[primitive]()
+
+
+_WITHOUT_WEIGHTS: dict[str, type[nn.Module]] = {
+    "max_pool_3": MaxPool,
+    "avg_pool_3": AvgPool,
+    "identity": Identity,
+    "zero": Zero,
+}
+assert set(_WITHOUT_WEIGHTS) == {name for name in PRIMITIVES if not kernel_of(name)}  # noqa: S101 - at import

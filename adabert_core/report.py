@@ -1,0 +1,88 @@
+"""What a run comes to, in words: the verdict sentence and the table that the terminal shows.
+
+Comes in: the report as `benchmark` builds it (DESIGN section 8). Goes out: text. The HTML page is report_html's.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from adabert_core.artifacts import read_json
+from adabert_core.errors import UserError
+
+SCHEMA_VERSION = 1
+
+
+def load_report(run: Path) -> tuple[dict[str, Any], Path]:
+    """Returns the report of a run folder (or of its benchmark/ folder) and the path of its HTML page.
+
+    Raises:
+        UserError: there is no report there.
+    """
+    for folder in (run / "benchmark", run):
+        if (folder / "report.json").is_file():
+            return read_json(folder / "report.json"), folder / "report.html"
+    raise UserError(f"{run} holds no report: give the --output folder of a finished `adabert run`.")
+
+
+def headline_latency(report: dict[str, Any]) -> dict[str, Any]:
+    """The student's ONNX row at batch 1 and the greatest length timed: the one the verdict speaks of."""
+    rows = [row for row in report["latency"] if row["model"] == "student" and row["runtime"] == "onnx"]
+    return max(rows, key=lambda row: (-row["batch"], row["length"]))
+
+
+def matching(report: dict[str, Any], model: str, row: dict[str, Any]) -> dict[str, Any] | None:
+    """The row of another model with the same runtime, threads, batch and length, if it was timed."""
+    keys = ("runtime", "threads", "batch", "length")
+    return next((r for r in report["latency"] if r["model"] == model and all(r[k] == row[k] for k in keys)), None)
+
+
+def verdict(report: dict[str, Any]) -> str:
+    """One sentence: what was kept, how much smaller, how much faster."""
+    metric = report["metric"].replace("_", " ")
+    teacher = report["teacher"]["metrics"]["test"]["score"]
+    student = report["student"]["metrics"]["test"]["onnx"]["score"]
+    row = headline_latency(report)
+    base = report["bert_base"]["parameters"]
+    smaller, faster = "", f"answers in {row['p50_ms']:.2f} ms"
+    if base:
+        smaller = f"has {base / report['student']['parameters']:.1f} times fewer parameters than BERT-base and "
+    if "speedup_vs_bert_base" in row:
+        faster = f"answers {row['speedup_vs_bert_base']:.0f} times faster ({row['p50_ms']:.2f} ms"
+        faster += f" at length {row['length']}, one text, {row['threads']} thread{'s' if row['threads'] > 1 else ''})"
+    return (
+        f"The student keeps {report['retention']:.1%} of its teacher's test {metric} ({student:.3f} against {teacher:.3f} "
+        f"on {report['test_rows']:,} texts), {smaller}{faster}."
+    )
+
+
+def table(report: dict[str, Any]) -> list[list[str]]:
+    """Rows of the terminal's table: model, parameters, test metric, milliseconds, speed-up."""
+    row = headline_latency(report)
+    found = [["", "parameters", f"test {report['metric']}", f"ms (onnx, 1 x {row['length']})", "speed-up"]]
+    facts = {
+        "bert-base": (report["bert_base"]["parameters"], None),
+        "teacher": (report["teacher"]["parameters"], report["teacher"]["metrics"]["test"]["score"]),
+        "student": (report["student"]["parameters"], report["student"]["metrics"]["test"]["onnx"]["score"]),
+    }
+    for model, (parameters, score) in facts.items():
+        timed = matching(report, model, row)
+        if timed is None or parameters is None:
+            continue
+        speedup = 1.0 if model == "bert-base" else timed.get("speedup_vs_bert_base")
+        found.append(
+            [
+                model,
+                f"{parameters / 1e6:.1f} M",
+                "-" if score is None else f"{score:.4f}",
+                f"{timed['p50_ms']:.2f}",
+                "-" if speedup is None else f"{speedup:.1f}x",
+            ]
+        )
+    return found
+
+
+def table_text(report: dict[str, Any]) -> str:
+    """The table in aligned columns."""
+    rows = table(report)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) for row in rows)

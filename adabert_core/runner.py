@@ -1,0 +1,57 @@
+"""All seven stages in this process, in the order of the data. Stages whose result is there already are not run again."""
+
+import logging
+import uuid
+from pathlib import Path
+from typing import Any
+
+from adabert_core.config import RunConfig
+from adabert_core.stages import STAGES, StageReport, is_done, run_stage
+from adabert_core.storage import Checkpoints, open_store
+from adabert_core.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+def run_all(config: RunConfig, output: Path, *, checkpoint_uri: str = "", checkpoint_seconds: float = 30.0) -> list[StageReport]:
+    """Runs what is not done yet and returns the reports of the stages that ran.
+
+    `output` gets one folder per stage. Checkpoints go to `checkpoint_uri`, by default a folder inside `output`.
+    """
+    store = open_store(checkpoint_uri or str(output / "checkpoints"))
+    pipeline_run, status = _pipeline_run(output), "FAILED"
+    reports = []
+    tracker = Tracker(config.tracking_uri, config.experiment, pipeline_run, config.name)
+    try:
+        for name in STAGES:
+            inputs, target = stage_inputs(name, output), output / name
+            settings = getattr(config, STAGES[name].section)
+            if is_done(name, settings, inputs, target):
+                log.info("%s: done before, nothing to do", name)
+                continue
+            checkpoints = Checkpoints(store, checkpoint_seconds)
+            reports.append(run_stage(name, settings, inputs, target, tracker=tracker, checkpoints=checkpoints))
+        status = "FINISHED"
+    finally:
+        if reports or status == "FAILED":
+            tracker.finish_pipeline(status)
+    return reports
+
+
+def stage_inputs(name: str, root: Path) -> dict[str, Path]:
+    """Input name -> directory of a stage whose predecessors ran under `root`."""
+    return {key: root / stage for key, stage in STAGES[name].inputs.items()}
+
+
+def _pipeline_run(output: Path) -> str:
+    """An id of this run folder, kept in it, so that a resumed run goes on under the same MLflow parent."""
+    path = output / "pipeline_run.txt"
+    if not path.is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        path.write_text(uuid.uuid4().hex, encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
+def section_of(config: RunConfig, name: str) -> Any:  # noqa: ANN401 - one of the stage configs
+    """The config of one stage."""
+    return getattr(config, STAGES[name].section)

@@ -1,0 +1,44 @@
+"""Device, precision and randomness of a stage. Comes in: config words. Goes out: an Accelerator and seeded generators."""
+
+import logging
+import random
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from adabert_core.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def has_bf16(device: str) -> bool:
+    """True when the hardware computes bf16 itself (AVX512-BF16 or AMX on a CPU); emulation would be slower than fp32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.backends.cpu.get_cpu_capability(), torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
+    return bool(capabilities[1] or capabilities[2])
+
+
+def make_accelerator(device: str, precision: str) -> Accelerator:
+    """Returns an Accelerator for 'auto', 'cpu' or 'cuda' at 'auto', 'bf16' or 'fp32'.
+
+    Raises:
+        UserError: cuda is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda was asked for, but torch sees no GPU; set device: auto or install a CUDA build of torch.")
+    kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    bf16 = precision == "bf16" or (precision == "auto" and has_bf16(kind))
+    for state in (AcceleratorState, GradientState, PartialState):  # one process runs stages of different settings in turn
+        state._reset_state()
+    return Accelerator(cpu=kind == "cpu", mixed_precision="bf16" if bf16 else "no")
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    """Seeds python, numpy and torch, and returns a CPU generator of its own for draws that must not depend on the device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries below still draw from it
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed + 1)

@@ -1,0 +1,192 @@
+"""Stage search: supernet weights and alpha trained together on all rows, then the structure they favour.
+
+Comes in: TeacherDir, TargetsDir. Goes out: SearchDir with genotype.json, supernet.safetensors, trace.json, costs.json.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adabert_core.artifacts import write_json
+from adabert_core.config import SearchConfig
+from adabert_core.costs import operation_costs
+from adabert_core.distillation import separator_of, start_from_teacher, vocabulary_of
+from adabert_core.gumbel import anneal, sample
+from adabert_core.losses import efficiency, mix_over_depths
+from adabert_core.runtime import make_accelerator, seed_everything
+from adabert_core.search_space import PRIMITIVES, cell_cost
+from adabert_core.stages import StageReport, stage_frame
+from adabert_core.storage import Checkpoints
+from adabert_core.supernet import Supernet, build_supernet, hard_gates
+from adabert_core.target_rows import TargetRows, read_targets
+from adabert_core.teacher import load_teacher
+from adabert_core.tokens import Collator
+from adabert_core.tracking import Tracker
+from adabert_core.training import LengthBuckets, fit, total_steps
+
+log = logging.getLogger(__name__)
+STAGE = "search"
+_TRACE_POINTS = 100
+
+
+class Trace:
+    """What the report draws of a search: a few hundred points, part of the checkpoint."""
+
+    def __init__(self) -> None:
+        self.points: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, list[dict[str, float]]]:
+        """The points."""
+        return {"points": self.points}
+
+    def load_state_dict(self, state: dict[str, list[dict[str, float]]]) -> None:
+        """Restores the points."""
+        self.points = state["points"]
+
+
+def run(config: SearchConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
+    """Searches and returns the derived structure's depth and cost."""
+    with stage_frame(STAGE, config, inputs, output, tracker) as frame:
+        teacher, targets = load_teacher(inputs["teacher"]), read_targets(inputs["targets"])
+        accelerator = make_accelerator(config.device, config.precision)
+        generator = seed_everything(config.seed)
+        supernet = build_supernet(
+            k_max=config.k_max,
+            channels=config.channels,
+            num_labels=len(targets.info["labels"]),
+            vocab_size=vocabulary_of(teacher),
+            max_length=teacher.max_length,
+            separator_id=separator_of(teacher),
+            dropout=config.dropout,
+            generator=generator,
+        )
+        start_from_teacher(supernet.distilled.network, teacher)
+        supernet.to(accelerator.device).train()
+        rows = Collator(targets.train.rows, teacher.template)
+        steps = total_steps(len(rows.lengths), config.batch_size, config.epochs, config.min_steps, config.max_steps)
+        costs = operation_costs(config.cost, config.channels, checkpoints, f"{frame.checkpoint_key}/costs")
+        trace = Trace()
+        search_structure(
+            supernet,
+            rows,
+            targets.train,
+            targets.log_likelihoods,
+            config,
+            steps=steps,
+            costs=costs,
+            trace=trace,
+            accelerator=accelerator,
+            generator=generator,
+            tracker=tracker,
+            checkpoints=checkpoints,
+            checkpoint_key=f"{frame.checkpoint_key}/state",
+        )
+        genotype = supernet.genotype()
+        (frame.path / "genotype.json").write_text(genotype.to_json(), encoding="utf-8")
+        save_file({k: v.contiguous() for k, v in supernet.state_dict().items()}, frame.path / "supernet.safetensors")
+        write_json(frame.path / "trace.json", trace.points)
+        write_json(frame.path / "costs.json", {"kind": config.cost, "costs": dict(zip(PRIMITIVES, costs, strict=True))})
+        tracker.artifact(frame.path / "genotype.json")
+        frame.metrics.update({"depth": genotype.depth, "cost": cell_cost(genotype, costs), "steps": steps})
+        log.info("derived K=%d: %s", genotype.depth, "  ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations))
+    checkpoints.clear(frame.checkpoint_key)
+    return frame.finished
+
+
+def search_structure(
+    supernet: Supernet,
+    rows: Collator,
+    targets: TargetRows,
+    log_likelihoods: Tensor,
+    config: SearchConfig,
+    *,
+    steps: int,
+    costs: list[float],
+    trace: Trace,
+    accelerator: Accelerator,
+    generator: torch.Generator,
+    tracker: Tracker,
+    checkpoints: Checkpoints,
+    checkpoint_key: str,
+) -> None:
+    """Trains the supernet's weights and alpha on the same batches (AdaBERT section 3.3, one-level optimisation)."""
+    device = accelerator.device
+    cost_vector = torch.tensor(costs, device=device)
+    log_likelihoods = log_likelihoods.to(device)
+    weights = _weight_optimizer(supernet, config)
+    alphas = torch.optim.Adam(
+        supernet.alphas(), lr=config.alpha_learning_rate, betas=(0.5, 0.999), weight_decay=config.alpha_weight_decay
+    )
+    floor = config.learning_rate_end / config.learning_rate
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        weights, lambda step: floor + (1 - floor) * (1 + np.cos(np.pi * min(step / steps, 1))) / 2
+    )
+    alpha_start = int(config.alpha_warmup_fraction * steps)
+    trace_every = max(steps // _TRACE_POINTS, 1)
+
+    def loss(index: np.ndarray, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        tau = anneal(step, steps, config.tau_start, config.tau_end)
+        operations, depths = sample(supernet.alpha_c, tau, generator), sample(supernet.alpha_K, tau, generator)
+        depth = int(depths.detach().argmax()) + 1
+        by_depth, terms = supernet.distilled.losses(
+            rows(index, device),
+            targets.batch(index, device),
+            log_likelihoods,
+            range(1, depth + 1),
+            gates=hard_gates(operations),
+            gamma=config.gamma,
+            final_weight=config.final_weight,
+            temperature=config.temperature,
+        )
+        cost = efficiency(operations, depths, cost_vector)
+        figures: dict[str, float | Tensor] = {**terms, "loss_efficiency": cost.detach(), "tau": tau}
+        if step % trace_every == 0 or step + 1 == steps:
+            figures.update(structure_figures(supernet, cost_vector))
+            trace.points.append({"step": float(step), **{name: float(value) for name, value in figures.items()}})
+        return mix_over_depths(by_depth, depths) + config.beta * cost, figures
+
+    def apply(step: int) -> None:
+        accelerator.clip_grad_norm_(supernet.weights(), config.clip_norm)
+        weights.step()
+        schedule.step()
+        if step >= alpha_start:
+            alphas.step()
+
+    fit(
+        label="search",
+        steps=steps,
+        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed),
+        loss=loss,
+        apply=apply,
+        state={"supernet": supernet, "weights": weights, "alphas": alphas, "schedule": schedule, "trace": trace},
+        optimizers=[weights, alphas],
+        accelerator=accelerator,
+        generator=generator,
+        tracker=tracker,
+        checkpoints=checkpoints,
+        checkpoint_key=checkpoint_key,
+    )
+
+
+@torch.no_grad()
+def structure_figures(supernet: Supernet, costs: Tensor) -> dict[str, float]:
+    """What alpha expects now: entropies in nats, depth in cells, cost as L_E in [0, 1]."""
+    edges, depths = torch.softmax(supernet.alpha_c, -1), torch.softmax(supernet.alpha_K, -1)
+    cells = torch.arange(1, len(depths) + 1, device=depths.device)
+    return {
+        "alpha_entropy": float(-(edges * edges.log()).sum(-1).mean()),
+        "depth_entropy": float(-(depths * depths.log()).sum()),
+        "expected_depth": float((depths * cells).sum()),
+        "expected_cost": float(efficiency(edges, depths, costs)),
+    }
+
+
+def _weight_optimizer(supernet: Supernet, config: SearchConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(supernet.weights(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.SGD(supernet.weights(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)

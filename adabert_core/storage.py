@@ -1,0 +1,125 @@
+"""The one door to places that outlive a process: checkpoints go through here, and nothing else opens such a place.
+
+Comes in: a `checkpoint_uri` and named states of tensors. Goes out: the last whole state, or None. A folder today; another
+kind of store is one more class with `put`, `get` and `delete`.
+"""
+
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from adabert_core.artifacts import file_digest, read_json, whole_directory, write_json
+from adabert_core.errors import UserError
+
+log = logging.getLogger(__name__)
+_STATE, _SEAL = "state.pt", "seal.json"
+
+
+class Store(Protocol):
+    """A place for small folders of files under slash-separated keys."""
+
+    def put(self, key: str, files: Callable[[Path], None]) -> None:
+        """Calls `files` with an empty folder and keeps what it wrote there, whole or not at all."""
+
+    def get(self, key: str) -> Path | None:
+        """Returns a local folder with what was put under `key`, or None."""
+
+    def delete(self, prefix: str) -> None:
+        """Forgets every key below `prefix`."""
+
+
+class FolderStore:
+    """A store in a local folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, key: str, files: Callable[[Path], None]) -> None:
+        """Writes a temporary sibling and renames it."""
+        with whole_directory(self.root / key) as scratch:
+            files(scratch)
+
+    def get(self, key: str) -> Path | None:
+        """Returns the folder of `key`, or None where there is none."""
+        path = self.root / key
+        return path if path.is_dir() else None
+
+    def delete(self, prefix: str) -> None:
+        """Removes the folder of `prefix`, and of its parents those that are empty now."""
+        path = self.root / prefix
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            while path.parent != self.root.parent:
+                path = path.parent
+                path.rmdir()
+
+
+def open_store(uri: str) -> Store:
+    """Returns the store behind a `checkpoint_uri`.
+
+    Raises:
+        UserError: a scheme this version does not have, or a folder that cannot be written.
+    """
+    if "://" in uri:
+        raise UserError(f"checkpoint_uri {uri}: this version keeps checkpoints in a local folder; name a path without a scheme.")
+    root = Path(uri)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"checkpoint_uri {uri} cannot be written: {error.strerror}.") from error
+    return FolderStore(root)
+
+
+class Checkpoints:
+    """States of the running stage in a store, saved at most every `every_seconds`. Without a store nothing is kept."""
+
+    def __init__(self, store: Store | None, every_seconds: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.store = store
+        self.every_seconds = every_seconds
+        self._clock = clock
+        self._last = clock()
+
+    def due(self) -> bool:
+        """True when the last save lies far enough back."""
+        return self.store is not None and self._clock() - self._last >= self.every_seconds
+
+    def save(self, key: str, state: dict[str, Any]) -> None:
+        """Keeps a state of tensors and plain values; a full disk or a lost store costs the checkpoint, not the run."""
+        if self.store is None:
+            return
+
+        def write(folder: Path) -> None:
+            import torch  # here and below: a stage without checkpoints need not wait for torch
+
+            torch.save(state, folder / _STATE)
+            write_json(folder / _SEAL, {"sha256": file_digest(folder / _STATE)})
+
+        try:
+            self.store.put(key, write)
+        except OSError as error:
+            log.warning("checkpoint %s was not written (%s); the run goes on", key, error)
+        self._last = self._clock()
+
+    def load(self, key: str) -> dict[str, Any] | None:
+        """Returns the last state kept under `key`; None where there is none or where its seal does not match."""
+        folder = self.store.get(key) if self.store is not None else None
+        if folder is None:
+            return None
+        import torch
+
+        try:
+            if read_json(folder / _SEAL)["sha256"] != file_digest(folder / _STATE):
+                raise ValueError("digest differs")
+            return torch.load(folder / _STATE, weights_only=True, map_location="cpu")
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("checkpoint %s is damaged (%s); starting this stage over", key, error)
+            return None
+
+    def clear(self, key: str) -> None:
+        """Forgets the states below `key`: the stage is done."""
+        if self.store is not None:
+            self.store.delete(key)

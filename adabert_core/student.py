@@ -1,0 +1,80 @@
+"""The student as a Hugging Face model: after `import adabert_core`, the Auto classes and pipelines load a StudentDir."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from adabert_core.network import AdaBertNetwork
+from adabert_core.search_space import Genotype
+
+
+class AdaBertConfig(PreTrainedConfig):
+    """Architecture of a derived student; `genotype` is the content of genotype.json."""
+
+    model_type = "adabert"
+
+    def __init__(
+        self,
+        vocab_size: int = 30522,
+        channels: int = 128,
+        max_length: int = 128,
+        genotype: dict[str, Any] | None = None,
+        separator_id: int | None = None,
+        dropout: float = 0.1,
+        **kwargs: Any,  # noqa: ANN401 - what every Hugging Face config takes
+    ) -> None:
+        self.vocab_size, self.channels, self.max_length = vocab_size, channels, max_length
+        self.genotype = genotype or {"depth": 1, "edges": []}
+        self.separator_id, self.dropout = separator_id, dropout
+        super().__init__(**kwargs)
+
+
+class AdaBertForSequenceClassification(PreTrainedModel):
+    """The derived network under the interface of a Hugging Face sequence classifier."""
+
+    config_class = AdaBertConfig
+    base_model_prefix = "network"
+
+    def __init__(self, config: AdaBertConfig) -> None:
+        super().__init__(config)
+        genotype = Genotype.from_dict(config.genotype)
+        self.depth = genotype.depth
+        self.network = AdaBertNetwork(
+            vocab_size=config.vocab_size,
+            channels=config.channels,
+            max_length=config.max_length,
+            depth=genotype.depth,
+            candidates=genotype.candidates(),
+            num_labels=config.num_labels,
+            depths=[genotype.depth],
+            separator_id=config.separator_id,
+            dropout=config.dropout,
+        )
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Every module keeps the initialisation torch gave it."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,  # noqa: ANN401 - pipelines pass options along
+    ) -> SequenceClassifierOutput:
+        """Ids and mask (B, L) -> logits (B, classes), with the cross-entropy where labels are given.
+
+        The texts of a pair are told apart by the separator, so token_type_ids are taken and not needed.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        logits = self.network.logits(self.network.summaries(input_ids, mask, self.depth), self.depth)
+        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+AutoConfig.register("adabert", AdaBertConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(AdaBertConfig, AdaBertForSequenceClassification, exist_ok=True)

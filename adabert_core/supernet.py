@@ -1,0 +1,66 @@
+"""The supernet: every operation on every edge of k_max cells, and the alpha that choose among them.
+
+Comes in: sizes. Goes out: a module whose weights a derived student inherits by name, and the genotype alpha favours.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from adabert_core.distillation import DistilledNetwork
+from adabert_core.network import AdaBertNetwork, Gates
+from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, all_candidates, derive, edge_name
+
+
+class Supernet(nn.Module):
+    """All candidates' weights, and alpha: what to choose per edge and how deep to go."""
+
+    def __init__(self, network: AdaBertNetwork, k_max: int, num_labels: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.distilled = DistilledNetwork(network, k_max, num_labels)
+        self.alpha_c = nn.Parameter(1e-3 * torch.randn(len(EDGES), len(PRIMITIVES), generator=generator))
+        self.alpha_K = nn.Parameter(1e-3 * torch.randn(k_max, generator=generator))
+
+    def alphas(self) -> list[nn.Parameter]:
+        """The structure's parameters."""
+        return [self.alpha_c, self.alpha_K]
+
+    def weights(self) -> list[nn.Parameter]:
+        """Everything else."""
+        return list(self.distilled.parameters())
+
+    def genotype(self) -> Genotype:
+        """The structure that alpha favours now."""
+        edges = torch.softmax(self.alpha_c.detach(), -1).cpu().tolist()
+        return derive(edges, torch.softmax(self.alpha_K.detach(), -1).cpu().tolist())
+
+
+def hard_gates(draws: Tensor) -> Gates:
+    """Draws (edges, operations), one-hot in value -> each edge's operation and its straight-through weight."""
+    chosen = draws.detach().argmax(-1).tolist()
+    return {edge_name(edge): (PRIMITIVES[o], draws[e, o]) for e, (edge, o) in enumerate(zip(EDGES, chosen, strict=True))}
+
+
+def build_supernet(
+    *,
+    k_max: int,
+    channels: int,
+    num_labels: int,
+    vocab_size: int,
+    max_length: int,
+    separator_id: int | None,
+    dropout: float,
+    generator: torch.Generator,
+) -> Supernet:
+    """Returns a fresh supernet; alpha starts near zero, so that every structure is as likely as any other."""
+    network = AdaBertNetwork(
+        vocab_size=vocab_size,
+        channels=channels,
+        max_length=max_length,
+        depth=k_max,
+        candidates=all_candidates(),
+        num_labels=num_labels,
+        depths=range(1, k_max + 1),
+        separator_id=separator_id,
+        dropout=dropout,
+    )
+    return Supernet(network, k_max, num_labels, generator)

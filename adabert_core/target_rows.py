@@ -1,0 +1,66 @@
+"""The rows of a TargetsDir: written by distill_targets, read by search, retrain and benchmark."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adabert_core.artifacts import read_json, read_manifest
+from adabert_core.tokens import Ragged, TokenRows
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetRows:
+    """Token rows with what the teacher says of them."""
+
+    rows: TokenRows
+    labels: np.ndarray  # (n,) class, -1 where there is no trusted label
+    teacher_logits: np.ndarray  # (n, classes)
+    probe_logits: np.ndarray  # (n, J + 1, classes)
+
+    def save(self, folder: Path) -> None:
+        """Writes the arrays as .npy files."""
+        folder.mkdir(parents=True)
+        self.rows.a.save(folder / "a")
+        if self.rows.b is not None:
+            self.rows.b.save(folder / "b")
+        for name in ("labels", "teacher_logits", "probe_logits"):
+            np.save(folder / f"{name}.npy", getattr(self, name))
+
+    @classmethod
+    def load(cls, folder: Path) -> "TargetRows":
+        """Reads them back, memory-mapped."""
+        b = Ragged.load(folder / "b") if (folder / "b.tokens.npy").exists() else None
+        arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("labels", "teacher_logits", "probe_logits"))
+        return cls(TokenRows(Ragged.load(folder / "a"), b), *arrays)
+
+    def batch(self, index: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels (B,), teacher logits (B, classes) and probe logits (B, J + 1, classes) of some rows."""
+        return (
+            torch.from_numpy(self.labels[index]).to(device),
+            torch.from_numpy(self.teacher_logits[index]).to(device),
+            torch.from_numpy(self.probe_logits[index]).to(device),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """A whole TargetsDir."""
+
+    info: dict[str, Any]
+    train: TargetRows
+    validation: TargetRows
+
+    @property
+    def log_likelihoods(self) -> Tensor:
+        """(J + 1) mean log-likelihood of the labels under each probe."""
+        return torch.tensor(self.info["probe_log_likelihood"])
+
+
+def read_targets(path: Path) -> Targets:
+    """Returns the content of a TargetsDir, its manifest checked."""
+    read_manifest(path, "distill_targets")
+    return Targets(read_json(path / "targets.json"), TargetRows.load(path / "train"), TargetRows.load(path / "validation"))

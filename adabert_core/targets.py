@@ -1,0 +1,187 @@
+"""Stage distill_targets: probes on every teacher layer, and their and the teacher's answers for real and augmented text.
+
+Comes in: DatasetDir, TeacherDir. Goes out: TargetsDir, all that search and retraining read: token rows, labels (-1 where the
+label is not trusted), teacher logits and probe logits. Scoring goes shard by shard, and a killed stage keeps its shards.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+
+from adabert_core.artifacts import write_json
+from adabert_core.augment import augment, nearest_tokens
+from adabert_core.config import TargetsConfig
+from adabert_core.data.dataset import read_dataset
+from adabert_core.probes import Probes, fit_probes, pool_states
+from adabert_core.progress import Progress
+from adabert_core.runtime import make_accelerator, seed_everything
+from adabert_core.stages import StageReport, stage_frame
+from adabert_core.storage import Checkpoints
+from adabert_core.target_rows import TargetRows
+from adabert_core.teacher import Teacher, load_teacher
+from adabert_core.tokens import Collator, TokenRows, length_sorted
+from adabert_core.tracking import Tracker
+
+log = logging.getLogger(__name__)
+STAGE = "distill_targets"
+_SHARD_ROWS = 8192
+
+
+def run(config: TargetsConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
+    """Fits the probes, scores all text and returns the probes' validation accuracies."""
+    with stage_frame(STAGE, config, inputs, output, tracker) as frame:
+        dataset, teacher = read_dataset(inputs["dataset"]), load_teacher(inputs["teacher"])
+        accelerator = make_accelerator(config.device, config.precision)
+        generator = seed_everything(config.seed)
+        teacher.model.to(accelerator.device).eval()
+        pooling = choose_pooling(config.pooling, teacher)
+        train, validation = dataset.split("train"), dataset.split("validation")
+        train_rows, validation_rows = teacher.collator(train), teacher.collator(validation)
+        scorer = Scorer(teacher, accelerator, pooling, config.batch_size, checkpoints, frame.checkpoint_key)
+
+        saved = checkpoints.load(f"{frame.checkpoint_key}/probes")
+        if saved is None:
+            states, logits = scorer.states(train_rows, frame.path / "states.tmp.npy")
+            probes = fit_probes(states, train.labels, len(dataset.labels), epochs=config.probe_epochs, generator=generator)
+            probe_logits = probes(torch.from_numpy(states[:].astype(np.float32))).numpy()
+            (frame.path / "states.tmp.npy").unlink()
+            saved = {
+                "weight": probes.weight,
+                "bias": probes.bias,
+                "teacher": torch.from_numpy(logits),
+                "probes": torch.from_numpy(probe_logits),
+            }
+            checkpoints.save(f"{frame.checkpoint_key}/probes", saved)
+        probes = Probes(saved["weight"], saved["bias"])
+
+        extra = augmented_rows(config, teacher, train_rows.rows, train.labels)
+        extra_teacher, extra_probes = scorer.score(Collator(extra, teacher.template), probes, "augmented")
+        kept_teacher, kept_probes = scorer.score(validation_rows, probes, "validation")
+
+        TargetRows(
+            TokenRows.concatenate([train_rows.rows, extra]),
+            np.concatenate([train.labels, np.full(len(extra), -1)]),
+            np.concatenate([saved["teacher"].numpy(), extra_teacher]),
+            np.concatenate([saved["probes"].numpy(), extra_probes]),
+        ).save(frame.path / "train")
+        TargetRows(validation_rows.rows, validation.labels, kept_teacher, kept_probes).save(frame.path / "validation")
+        save_file({"weight": probes.weight.contiguous(), "bias": probes.bias.contiguous()}, frame.path / "probes.safetensors")
+        accuracy = (kept_probes.argmax(-1) == validation.labels[:, None]).mean(0)
+        likelihood = mean_log_likelihood(saved["probes"].numpy(), train.labels)
+        write_json(
+            frame.path / "targets.json",
+            {
+                "labels": dataset.labels,
+                "metric": dataset.metric,
+                "pair": dataset.pair,
+                "pooling": pooling,
+                "teacher_layers": len(accuracy) - 1,
+                "probe_accuracy": accuracy.tolist(),
+                "probe_log_likelihood": likelihood.tolist(),
+                "real_rows": len(train.labels),
+                "augmented_rows": len(extra),
+            },
+        )
+        for layer, value in enumerate(accuracy.tolist()):
+            tracker.metrics({"probe_validation_accuracy": value}, layer)
+        frame.metrics.update({"rows": len(train.labels) + len(extra), "last_probe_validation_accuracy": float(accuracy[-1])})
+        log.info("probes, layers 0..%d, validation accuracy: %s", len(accuracy) - 1, " ".join(f"{v:.3f}" for v in accuracy))
+    checkpoints.clear(frame.checkpoint_key)
+    return frame.finished
+
+
+def augmented_rows(config: TargetsConfig, teacher: Teacher, rows: TokenRows, labels: np.ndarray) -> TokenRows:
+    """Returns the augmented train rows: the same for the same seed, whatever ran before."""
+    table = teacher.model.get_input_embeddings().weight.detach().float().cpu()
+    used = np.unique(rows.a.values if rows.b is None else np.concatenate([rows.a.values, rows.b.values]))
+    tokens = teacher.tokenizer.convert_ids_to_tokens(list(range(len(table))))
+    return augment(
+        rows,
+        labels,
+        neighbours=nearest_tokens(table, [str(t) for t in tokens], used, config.neighbours),
+        augmented_rows=config.augmented_rows,
+        max_copies=config.max_copies,
+        replace_probability=config.replace_probability,
+        mix=config.mix,
+        rng=np.random.default_rng(config.seed),
+    )
+
+
+def choose_pooling(wanted: str, teacher: Teacher) -> str:
+    """'cls' where the teacher's own head reads its first position, 'mean' for the others; an explicit wish wins."""
+    if wanted != "auto":
+        return wanted
+    return "cls" if teacher.template.prefix else "mean"
+
+
+def mean_log_likelihood(probe_logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean over rows of log P_T_j(y | x), (J + 1): what weighs the layers in the distillation loss (AdaBERT eq. 6)."""
+    logs = torch.log_softmax(torch.from_numpy(probe_logits), dim=-1)
+    return logs[torch.arange(len(labels)), :, torch.from_numpy(labels)].mean(0).numpy()
+
+
+class Scorer:
+    """The frozen teacher over many rows: pooled states, logits and probe logits, in batches of similar length."""
+
+    def __init__(
+        self, teacher: Teacher, accelerator: Accelerator, pooling: str, batch_size: int, checkpoints: Checkpoints, key: str
+    ) -> None:
+        self.teacher, self.accelerator, self.pooling = teacher, accelerator, pooling
+        self.batch_size, self.checkpoints, self.key = batch_size, checkpoints, key
+
+    @torch.inference_mode()
+    def forward(self, rows: Collator, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Row indices -> logits (B, classes) and pooled states (B, J + 1, H), one pass for both."""
+        batch = rows(index, self.accelerator.device)
+        with self.accelerator.autocast():
+            out = self.teacher.model(**batch, output_hidden_states=True)
+        return out.logits.float().cpu(), pool_states(out.hidden_states, batch["attention_mask"], self.pooling).cpu()
+
+    def states(self, rows: Collator, scratch: Path) -> tuple[np.ndarray, np.ndarray]:
+        """All rows' pooled states (rows, J + 1, H), in a memory-mapped float16 file, and logits (rows, classes)."""
+        states: np.ndarray | None = None
+        logits: np.ndarray | None = None
+        progress = Progress("teacher states", len(rows.lengths))
+        for index in length_sorted(rows.lengths, self.batch_size):
+            answer, pooled = self.forward(rows, index)
+            if states is None or logits is None:
+                shape = (len(rows.lengths), *pooled.shape[1:])
+                states = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
+                logits = np.empty((len(rows.lengths), answer.shape[1]), np.float32)
+            states[index], logits[index] = pooled.half().numpy(), answer.numpy()
+            progress.update(len(index))
+        progress.close()
+        if states is None or logits is None:
+            raise ValueError("no rows to score")
+        return states, logits
+
+    def score(self, rows: Collator, probes: Probes, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """All rows' teacher logits (rows, classes) and probe logits (rows, J + 1, classes), kept shard by shard."""
+        layers, _, classes = probes.weight.shape
+        logits = np.empty((len(rows.lengths), classes), np.float32)
+        probe_logits = np.empty((len(rows.lengths), layers, classes), np.float32)
+        progress = Progress(f"scoring {name}", len(rows.lengths))
+        for first in range(0, len(rows.lengths), _SHARD_ROWS):
+            shard = np.arange(first, min(first + _SHARD_ROWS, len(rows.lengths)))
+            key = f"{self.key}/{name}-{first // _SHARD_ROWS:05d}"
+            saved = self.checkpoints.load(key)
+            if saved is None:
+                saved = self._score_shard(rows, shard, probes)
+                self.checkpoints.save(key, saved)
+            logits[shard], probe_logits[shard] = saved["teacher"].numpy(), saved["probes"].numpy()
+            progress.update(len(shard))
+        progress.close()
+        return logits, probe_logits
+
+    def _score_shard(self, rows: Collator, shard: np.ndarray, probes: Probes) -> dict[str, Any]:
+        layers, _, classes = probes.weight.shape
+        saved = {"teacher": torch.empty(len(shard), classes), "probes": torch.empty(len(shard), layers, classes)}
+        for part in length_sorted(rows.lengths[shard], self.batch_size):
+            answer, pooled = self.forward(rows, shard[part])
+            saved["teacher"][part], saved["probes"][part] = answer, probes(pooled)
+        return saved

@@ -1,0 +1,185 @@
+"""Stage finetune_teacher: any encoder that AutoModelForSequenceClassification loads, fine-tuned on the train split.
+
+Comes in: DatasetDir. Goes out: TeacherDir with model/ (safetensors, tokenizer) of the epoch that validated best.
+"""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
+
+from adabert_core.artifacts import read_manifest, write_json
+from adabert_core.config import TeacherConfig
+from adabert_core.data.builtin import teacher_folder
+from adabert_core.data.dataset import Dataset, Split, read_dataset
+from adabert_core.errors import UserError
+from adabert_core.evaluate import Best, predict_logits, scores
+from adabert_core.runtime import make_accelerator, seed_everything
+from adabert_core.stages import StageReport, stage_frame
+from adabert_core.storage import Checkpoints
+from adabert_core.tokens import Collator, Template, tokenize
+from adabert_core.tracking import Tracker
+from adabert_core.training import LengthBuckets, fit, total_steps
+
+log = logging.getLogger(__name__)
+STAGE = "finetune_teacher"
+
+
+def run(config: TeacherConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
+    """Fine-tunes the teacher and returns its validation metrics."""
+    with stage_frame(STAGE, config, inputs, output, tracker) as frame:
+        dataset = read_dataset(inputs["dataset"])
+        teacher = new_teacher(config.model, dataset.labels, dataset.pair, config.max_length)
+        train = dataset.split("train")
+        rows, labels = teacher.collator(train), train.labels
+        validation = dataset.split("validation")
+        validation_rows = teacher.collator(validation)
+        accelerator = make_accelerator(config.device, config.precision)
+        generator = seed_everything(config.seed)
+        steps = total_steps(len(labels), config.batch_size, config.epochs, config.min_steps, config.max_steps)
+        model = teacher.model.to(accelerator.device)
+        optimizer = torch.optim.AdamW(_decay_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
+        schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_fraction * steps), steps)
+        batches = LengthBuckets(rows.lengths, config.batch_size, config.seed)
+        best = Best()
+
+        def loss(index: np.ndarray, step: int) -> tuple[Tensor, dict[str, float]]:
+            model.train()
+            wanted = torch.from_numpy(labels[index]).to(accelerator.device)
+            logits = model(**rows(index, accelerator.device)).logits
+            return nn.functional.cross_entropy(logits.float(), wanted), {"learning_rate": schedule.get_last_lr()[0]}
+
+        def apply(step: int) -> None:
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            if (step + 1) % batches.per_epoch == 0 or step + 1 == steps:
+                found = teacher.scores(validation_rows, validation.labels, dataset.metric, accelerator)
+                tracker.metrics({f"validation_{name}": value for name, value in found.items()}, step + 1)
+                log.info("teacher step %d: validation %s %.4f", step + 1, dataset.metric, found["score"])
+                best.offer(found["score"], step + 1, model.state_dict())
+
+        fit(
+            label="teacher",
+            steps=steps,
+            batches=batches,
+            loss=loss,
+            apply=apply,
+            state={"model": model, "optimizer": optimizer, "schedule": schedule, "best": best},
+            optimizers=[optimizer],
+            accelerator=accelerator,
+            generator=generator,
+            tracker=tracker,
+            checkpoints=checkpoints,
+            checkpoint_key=frame.checkpoint_key,
+        )
+        model.load_state_dict(best.weights)
+        found = teacher.scores(validation_rows, validation.labels, dataset.metric, accelerator)
+        _warn_if_useless(found, validation.labels, dataset)
+        teacher.save(frame.path)
+        frame.metrics.update({f"validation_{name}": value for name, value in found.items()})
+        frame.metrics["parameters"] = sum(p.numel() for p in model.parameters())
+    checkpoints.clear(frame.checkpoint_key)
+    return frame.finished
+
+
+@dataclasses.dataclass
+class Teacher:
+    """A sequence classifier with its tokenizer and how texts are laid out for it."""
+
+    model: Any
+    tokenizer: Any
+    template: Template
+    max_length: int
+    pair: bool
+
+    def collator(self, split: Split) -> Collator:
+        """Returns batches over a split's rows, tokenised once."""
+        return Collator(tokenize(self.tokenizer, self.template, split.text_a, split.text_b, self.max_length), self.template)
+
+    def logits(self, rows: Collator, accelerator: Any) -> np.ndarray:  # noqa: ANN401 - Accelerator
+        """Logits (rows, classes) in evaluation mode."""
+        self.model.eval()
+        return predict_logits(lambda batch: self.model(**batch).logits, rows, accelerator)
+
+    def scores(self, rows: Collator, labels: np.ndarray, metric: str, accelerator: Any) -> dict[str, float]:  # noqa: ANN401
+        """Metrics on the rows."""
+        return scores(labels, self.logits(rows, accelerator).argmax(1), metric)
+
+    def save(self, path: Path) -> None:
+        """Writes model/ and teacher.json."""
+        self.model.save_pretrained(path / "model", safe_serialization=True)
+        self.tokenizer.save_pretrained(path / "model")
+        write_json(path / "teacher.json", {"max_length": self.max_length, "pair": self.pair})
+
+
+def new_teacher(name: str, labels: list[str], pair: bool, max_length: int) -> Teacher:
+    """Returns a teacher with a fresh head for `labels`.
+
+    Raises:
+        UserError: no such builtin, folder or hub id, no safetensors, no fast tokenizer.
+    """
+    source = str(teacher_folder(name.removeprefix("builtin:"))) if name.startswith("builtin:") else name
+    names = dict(enumerate(labels))
+    return _load(
+        source,
+        name,
+        pair,
+        max_length,
+        num_labels=len(labels),
+        id2label=names,
+        label2id={label: i for i, label in names.items()},
+        ignore_mismatched_sizes=True,
+    )
+
+
+def load_teacher(path: Path) -> Teacher:
+    """Returns the fine-tuned teacher of a TeacherDir."""
+    import json
+
+    read_manifest(path, STAGE)
+    settings = json.loads((path / "teacher.json").read_text())
+    return _load(str(path / "model"), str(path), settings["pair"], settings["max_length"])
+
+
+def _load(source: str, name: str, pair: bool, max_length: int, **head: Any) -> Teacher:  # noqa: ANN401 - options of from_pretrained
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # a fresh head is what we ask for, not worth a page of warnings
+    transformers.logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **head
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"teacher.model {name} cannot be loaded ({reason}); name builtin:minilm, a local folder or a hub id.") from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    if not tokenizer.is_fast:
+        raise UserError(f"teacher.model {name} has no fast tokenizer (tokenizer.json), which the student needs; choose another teacher.")
+    limit = min(max_length, getattr(model.config, "max_position_embeddings", max_length) or max_length)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return Teacher(model, tokenizer, Template.of(tokenizer, pair), limit, pair)
+
+
+def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices only, as is usual for transformers."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _warn_if_useless(found: dict[str, float], labels: np.ndarray, dataset: Dataset) -> None:
+    majority = np.bincount(labels).max() / len(labels)
+    if found["accuracy"] <= majority and found["matthews"] < 0.1:
+        log.warning(
+            "the teacher is no better than always answering the largest class (%.3f): check data.label, or raise teacher.epochs", majority
+        )

@@ -1,0 +1,89 @@
+import gzip
+
+import pandas as pd
+import pytest
+
+from adabert_core.data.files import read_file
+from adabert_core.errors import UserError
+
+
+def cells(table):
+    return table.frame.values.tolist()
+
+
+def test_line_ends_inside_quoted_cells_keep_the_line_numbers_right(write):
+    table = read_file(write("a.csv", 'text,label\n"one\n\nend",x\n\n"two, ""quoted""",y\n'))
+    assert cells(table) == [["one\n\nend", "x"], ['two, "quoted"', "y"]]
+    assert [table.line(0), table.line(1)] == [2, 6]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_kind_of_line_end_is_read(write, end):
+    table = read_file(write("a.csv", end.join(["text,label", "a,1", "b,2"])))
+    assert cells(table) == [["a", "1"], ["b", "2"]]
+    assert table.place(1).endswith("a.csv, line 3")
+
+
+def test_byte_order_mark_is_not_part_of_the_first_column(write):
+    assert list(read_file(write("a.csv", b"\xef\xbb\xbftext,label\na,1\n")).frame.columns) == ["text", "label"]
+    assert list(read_file(write("a.jsonl", b'\xef\xbb\xbf{"text": "a"}\n')).frame.columns) == ["text"]
+
+
+def test_cells_are_not_guessed(write):
+    table = read_file(write("a.csv", "text,label\nNA,01\nnull,true\n2020-01-01,\n"))
+    assert cells(table) == [["NA", "01"], ["null", "true"], ["2020-01-01", ""]]
+
+
+def test_tsv_with_quotes_as_letters(write):
+    table = read_file(write("a.tsv", 'text\tlabel\n" Hm , " he said\t1\n"Never closed\t0\n5 " wide\t1\n'))
+    assert cells(table) == [['" Hm , " he said', "1"], ['"Never closed', "0"], ['5 " wide', "1"]]
+
+
+def test_tsv_with_quotes_that_would_join_two_rows(write):
+    assert cells(read_file(write("a.tsv", 'text\tlabel\n"x\t1\ny"\t0\n'))) == [['"x', "1"], ['y"', "0"]]
+
+
+def test_tsv_with_enclosing_quotes(write):
+    table = read_file(write("a.tsv", 'text\tlabel\n"a\tb"\t1\n"c\nd"\t1\n"say ""hi"""\t0\n'))
+    assert cells(table) == [["a\tb", "1"], ["c\nd", "1"], ['say "hi"', "0"]]
+    assert table.line(2) == 5
+
+
+def test_compressed_csv(write):
+    assert cells(read_file(write("a.csv.gz", gzip.compress(b"text,label\na,1\n")))) == [["a", "1"]]
+
+
+def test_json_list_and_parquet_have_rows_in_place_of_lines(write, tmp_path):
+    assert read_file(write("a.json", '[{"text": "a"},\n {"text": "b"}]')).place(1).endswith("a.json, row 2")
+    pd.DataFrame({"text": ["a", "b"], "label": [True, False]}).to_parquet(tmp_path / "a.parquet")
+    table = read_file(tmp_path / "a.parquet")
+    assert cells(table) == [["a", True], ["b", False]]
+    assert table.place(0).endswith("a.parquet, row 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.csv", "", r"a\.csv is empty"),
+        ("a.csv", " \n\n", r"a\.csv is empty"),
+        ("a.csv", b"\xef\xbb\xbf\n", r"a\.csv is empty"),
+        ("a.csv", "text,label\na,1\nb\n", r"a\.csv, line 3: 1 fields where the header has 2"),
+        ("a.csv", 'text,label\n"a\nb",1\nc,d,1\n', r"a\.csv, line 4: 3 fields where the header has 2"),
+        ("a.tsv", "text\tlabel\na\tb\t1\n", r"a\.tsv, line 2: 3 fields where the header has 2; remove or quote tabs"),
+        ("a.csv", 'text,label\na,1\n"b,1\nc,2\n', r"a\.csv, line 3: 1 fields where .*close every quote"),
+        ("a.csv", 'label,text\n1,a\n1,"b\n2,c\n', r"a\.csv, line 3: a quote is opened here and never closed"),
+        ("a.csv", "text,label,text\na,1,b\n", r"a\.csv, line 1: the column name 'text' occurs twice"),
+        ("a.csv", b"text,label\na,1\n\xe9t\xe9,2\n", r"a\.csv, line 3: byte 15 is not UTF-8; save the file as UTF-8"),
+        ("a.csv", "text,label\na,1\n".encode("utf-16"), r"a\.csv, line 1: byte 0 is not UTF-8"),
+        ("a.csv", "text,label\na,1\n".encode("utf-16-le"), r"a\.csv, line 1: byte 1 is zero"),
+        ("a.jsonl", '{"text": "a"}\n\n{"text": "b"\n', r"a\.jsonl, line 3: not a JSON object"),
+        ("a.jsonl", '{"text": "a"}\n7\n', r"a\.jsonl, line 2: int found where an object"),
+        ("a.json", '[{"text": "a"},\n{"text" "b"}]', r"a\.json, line 2: not JSON"),
+        ("a.parquet", "no", r"a\.parquet cannot be read as Parquet"),
+        ("a.csv.gz", "no", r"a\.csv\.gz cannot be read"),
+        ("a.xlsx", "no", r"a\.xlsx: this kind of file is not known; data\.source reads \.csv, \.tsv, \.jsonl"),
+    ],
+)
+def test_broken_file_is_one_sentence_with_its_place(write, name, content, sentence):
+    with pytest.raises(UserError, match=sentence):
+        read_file(write(name, content))

@@ -1,0 +1,126 @@
+import json
+import random
+
+import pyarrow.parquet as pq
+import pytest
+
+from adabert_core.errors import UserError
+
+HEADER = ("text", "label")
+ROWS = [(f"review number {i}", "good" if i % 2 else "bad") for i in range(300)]
+
+
+def homes(dataset):
+    return {text: name for name in ("train", "validation", "test") for text in dataset.split(name).text_a}
+
+
+def about(dataset):
+    return json.loads((dataset.path / "dataset.json").read_text())
+
+
+def test_directory_says_what_is_in_it(write, prepare):
+    dataset = prepare(write("rows.csv", [HEADER, *ROWS, ROWS[0]]))
+    assert about(dataset) == {
+        "task": "classification",
+        "labels": ["bad", "good"],
+        "pair": False,
+        "metric": "accuracy",
+        "counts": {"train": 236, "validation": 24, "test": 40},
+        "label_counts": {
+            "train": {"bad": 120, "good": 116},
+            "validation": {"bad": 10, "good": 14},
+            "test": {"bad": 20, "good": 20},
+        },
+        "removed": {
+            "duplicates": 1,
+            "conflicting_labels": 0,
+            "validation_rows_in_test": 0,
+            "train_rows_in_test": 0,
+            "train_rows_in_validation": 0,
+            "over_max_train_rows": 0,
+        },
+        "text_columns": ["text"],
+        "label_column": "label",
+    }
+    schema = pq.read_schema(dataset.path / "train.parquet")
+    assert {name: str(schema.field(name).type) for name in schema.names} == {"id": "string", "text_a": "string", "label": "int64"}
+    metrics = json.loads((dataset.path / "manifest.json").read_text())["metrics"]
+    assert metrics == {"train_rows": 236, "validation_rows": 24, "test_rows": 40, "classes": 2}
+
+
+def test_order_of_the_source_changes_no_byte(write, prepare):
+    shuffled = random.Random(0).sample([*ROWS, ("review  number 0", "bad")], 301)  # noqa: S311
+    first = prepare(write("a.csv", [HEADER, *ROWS, ("review  number 0", "bad")]), "first")
+    second = prepare(write("b.csv", [HEADER, *shuffled]), "second")
+    assert first.data_version == second.data_version
+    for name in ("train.parquet", "validation.parquet", "test.parquet", "dataset.json"):
+        assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
+
+
+def test_added_rows_move_no_old_row_and_change_the_version(write, prepare):
+    old = prepare(write("a.csv", [HEADER, *ROWS]), "old")
+    new = prepare(write("a.csv", [HEADER, ("a new review", "good"), *ROWS]), "new")
+    assert homes(old).items() <= homes(new).items()
+    assert len(homes(new)) == 301
+    assert len(old.data_version) == 16
+    assert old.data_version != new.data_version
+
+
+def test_changed_label_changes_the_version(write, prepare):
+    old = prepare(write("a.csv", [HEADER, *ROWS]), "old")
+    new = prepare(write("a.csv", [HEADER, (ROWS[0][0], "good"), *ROWS[1:]]), "new")
+    assert old.data_version != new.data_version
+
+
+def test_same_rows_in_another_format_are_the_same_data(write, prepare):
+    lines = [json.dumps({"text": text, "label": label}) for text, label in ROWS]
+    first = prepare(write("a.csv", [HEADER, *ROWS]), "first")
+    second = prepare(write("a.jsonl", "\n".join(lines)), "second")
+    assert first.data_version == second.data_version
+
+
+def test_imbalanced_classes_are_in_every_split_and_choose_macro_f1(write, prepare):
+    rows = [(f"mail {i}", "spam" if i % 20 == 0 else "ham") for i in range(400)]
+    dataset = prepare(write("mail.csv", [HEADER, *rows]))
+    assert dataset.metric == "macro_f1"
+    assert all(counts["spam"] >= 1 for counts in about(dataset)["label_counts"].values())
+    assert sum(counts["spam"] for counts in about(dataset)["label_counts"].values()) == 20
+
+
+def test_pairs_keep_both_texts(write, prepare):
+    rows = [(f"is {i} even", f"number {i}", i % 2) for i in range(100)]
+    dataset = prepare(write("pairs.tsv", [("q", "a", "even"), *rows]), text=["q", "a"], label="even", metric="f1")
+    test = dataset.split("test")
+    assert dataset.pair
+    assert dataset.labels == ["0", "1"]
+    assert dataset.metric == "f1"
+    assert test.text_b is not None
+    assert [int(a.split()[1]) % 2 for a in test.text_a] == test.labels.tolist()
+    assert [a.split()[1] for a in test.text_a] == [b.split()[1] for b in test.text_b]
+
+
+def test_whole_number_labels_are_sorted_by_value(write, prepare):
+    rows = [(f"review {i}", [1, 2, 10][i % 3]) for i in range(90)]
+    assert prepare(write("stars.csv", [HEADER, *rows])).labels == ["1", "2", "10"]
+
+
+def test_published_dev_is_the_test_split_and_leaks_leave_train(write, prepare, tmp_path, caplog):
+    write("data/train.tsv", [HEADER, *ROWS])
+    write("data/dev.tsv", [HEADER, *((f"dev {i}", label) for i, (_, label) in enumerate(ROWS[:20])), *ROWS[20:24]])
+    dataset = prepare(tmp_path / "data")
+    assert len(dataset.split("test")) == 24
+    assert about(dataset)["removed"]["train_rows_in_test"] == 4
+    assert len(dataset.split("train")) + len(dataset.split("validation")) == 296
+    assert "rows removed: 4 train rows in test" in caplog.text
+
+
+def test_limit_leaves_validation_and_test_whole(write, prepare):
+    dataset = prepare(write("rows.csv", [HEADER, *ROWS]), max_train_rows=50)
+    assert about(dataset)["counts"] == {"train": 50, "validation": 24, "test": 40}
+    assert about(dataset)["removed"]["over_max_train_rows"] == 186
+
+
+def test_unknown_split_is_refused(write, prepare):
+    dataset = prepare(write("rows.csv", [HEADER, *ROWS]))
+    with pytest.raises(UserError, match="no split 'dev'; choose train, validation, test"):
+        dataset.split("dev")

@@ -1,0 +1,109 @@
+import datasets
+import pandas as pd
+import pytest
+
+from adabert_core.data.sources import read_source
+from adabert_core.errors import UserError
+
+ROW = "text,label\na,1\n"
+
+
+def test_folder_gives_its_published_splits(write, tmp_path):
+    for name in ("train.csv", "val.tsv", "test.jsonl", "README.md", "labels.csv"):
+        write(f"data/{name}", {"val.tsv": "text\tlabel\nb\t1\n", "test.jsonl": '{"text": "c", "label": 1}'}.get(name, ROW))
+    tables = read_source(str(tmp_path / "data"), "label")
+    assert {split: table.frame["text"][0] for split, table in tables.items()} == {"train": "a", "validation": "b", "test": "c"}
+
+
+@pytest.mark.parametrize("name", ["dev.csv", "valid.csv", "val.csv", "validation.csv"])
+def test_folder_without_test_publishes_its_validation_as_test(write, tmp_path, name):
+    write("data/train.csv", ROW)
+    write(f"data/{name}", "text,label\nb,1\n")
+    tables = read_source(str(tmp_path / "data"), "label")
+    assert sorted(tables) == ["test", "train"]
+    assert tables["test"].name.endswith(name)
+
+
+def test_folder_without_train_says_what_is_there(write, tmp_path):
+    write("data/part1.csv", ROW)
+    with pytest.raises(UserError, match=r"data has no train file .*only part1\.csv; name the files train, validation and test"):
+        read_source(str(tmp_path / "data"), "label")
+
+
+def test_folder_with_two_files_for_one_split_is_refused(write, tmp_path):
+    write("data/train.csv", ROW)
+    write("data/train.jsonl", "{}")
+    with pytest.raises(UserError, match=r"two files for train, train\.csv and train\.jsonl; remove one"):
+        read_source(str(tmp_path / "data"), "label")
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("s3://bucket/rows.csv", "S3 sources are not supported by this version; copy the file here first"),
+        ("https://host/rows.csv", "only paths, builtin: and hf: sources are read"),
+        ("builtin:films", "the builtin source is builtin:movie-reviews"),
+        ("nowhere/rows.csv", "data.source=nowhere/rows.csv: no such file or folder"),
+    ],
+)
+def test_source_that_cannot_be_read_is_one_sentence(source, sentence):
+    with pytest.raises(UserError, match=sentence):
+        read_source(source, "label")
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def saved_dataset(folder, test_labels):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["worse", "better"])})
+    splits = {"train": [0, 1, 1], "validation": [1, 0], "test": test_labels, "unsupervised": [-1]}
+    datasets.DatasetDict(
+        {
+            name: datasets.Dataset.from_dict({"text": [f"{name} {i}" for i in range(len(labels))], "label": labels}, features)
+            for name, labels in splits.items()
+        }
+    ).save_to_disk(folder)
+    return f"hf:{folder}"
+
+
+def test_hub_class_names_keep_the_order_of_the_dataset(tmp_path, hub_cache):
+    tables = read_source(saved_dataset(tmp_path / "saved", [0, 1]), "label")
+    assert {split: list(table.frame["label"]) for split, table in tables.items()} == {
+        "train": ["worse", "better", "better"],
+        "validation": ["better", "worse"],
+        "test": ["worse", "better"],
+    }
+    assert list(tables["train"].frame["label"].cat.categories) == ["worse", "better"]
+    assert tables["test"].place(1) == f"hf:{tmp_path}/saved test, row 2"
+
+
+def test_hub_dataset_is_prepared_with_its_class_order(tmp_path, hub_cache, prepare):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["worse", "better"])})
+    rows = {"text": [f"row {i}" for i in range(100)], "label": [i % 2 for i in range(100)]}
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows, features)}).save_to_disk(tmp_path / "saved")
+    dataset = prepare(f"hf:{tmp_path / 'saved'}")
+    assert dataset.labels == ["worse", "better"]
+    test = dataset.split("test")
+    assert [int(text.split()[1]) % 2 for text in test.text_a] == test.labels.tolist()
+
+
+def test_hub_test_split_with_hidden_labels_is_left_out(tmp_path, hub_cache):
+    tables = read_source(saved_dataset(tmp_path / "saved", [-1, -1]), "label")
+    assert {split: len(table.frame) for split, table in tables.items()} == {"train": 3, "test": 2}
+    assert tables["test"].frame["text"][0] == "validation 0"
+
+
+def test_hub_loads_a_local_folder_of_data_files(tmp_path, hub_cache):
+    (tmp_path / "data").mkdir()
+    pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"]}).to_parquet(tmp_path / "data" / "train.parquet")
+    tables = read_source(f"hf:{tmp_path / 'data'}", "label")
+    assert tables["train"].frame.values.tolist() == [["a", "x"], ["b", "y"]]
+
+
+def test_unreachable_hub_dataset_is_one_sentence(hub_cache):
+    with pytest.raises(UserError, match=r"data.source=hf:nobody/nothing cannot be loaded \(.*\): check its name"):
+        read_source("hf:nobody/nothing", "label")
