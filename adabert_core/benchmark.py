@@ -157,7 +157,7 @@ def time_all(
         "teacher": (*INPUTS, "token_type_ids") if teacher.template.segments else INPUTS,
         "bert-base": (*INPUTS, "token_type_ids"),
     }
-    longest = {"student": student.config.max_length, "teacher": teacher.max_length, "bert-base": 512}
+    longest = {"student": student.config.max_position_embeddings, "teacher": teacher.max_length, "bert-base": 512}
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         sessions = {"student": open_session(onnx_file, config.threads)}

@@ -65,8 +65,10 @@ class MaxPool(nn.Module):
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
-        x = x.masked_fill(positions.mask == 0, torch.finfo(x.dtype).min)
-        return F.max_pool2d(x.transpose(1, 2).unsqueeze(2), (1, 3), stride=1, padding=(0, 1)).squeeze(2).transpose(1, 2)
+        pads = positions.mask == 0
+        x = x.masked_fill(pads, torch.finfo(x.dtype).min).transpose(1, 2).unsqueeze(2)
+        pooled = F.max_pool2d(x, (1, 3), stride=1, padding=(0, 1)).squeeze(2).transpose(1, 2)
+        return pooled.masked_fill(pads, 0.0)  # two minima would add up to -inf, which no mask takes back
 
 
 class AvgPool(nn.Module):

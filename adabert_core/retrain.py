@@ -72,7 +72,7 @@ def new_student(genotype: Genotype, teacher: Teacher, labels: list[str], channel
     settings = AdaBertConfig(
         vocab_size=vocabulary_of(teacher),
         channels=channels,
-        max_length=teacher.max_length,
+        max_position_embeddings=teacher.max_length,
         genotype=json.loads(genotype.to_json()),
         separator_id=separator_of(teacher),
         dropout=dropout,

@@ -20,13 +20,13 @@ class AdaBertConfig(PreTrainedConfig):
         self,
         vocab_size: int = 30522,
         channels: int = 128,
-        max_length: int = 128,
+        max_position_embeddings: int = 128,
         genotype: dict[str, Any] | None = None,
         separator_id: int | None = None,
         dropout: float = 0.1,
         **kwargs: Any,  # noqa: ANN401 - what every Hugging Face config takes
     ) -> None:
-        self.vocab_size, self.channels, self.max_length = vocab_size, channels, max_length
+        self.vocab_size, self.channels, self.max_position_embeddings = vocab_size, channels, max_position_embeddings
         self.genotype = genotype or {"depth": 1, "edges": []}
         self.separator_id, self.dropout = separator_id, dropout
         super().__init__(**kwargs)
@@ -45,7 +45,7 @@ class AdaBertForSequenceClassification(PreTrainedModel):
         self.network = AdaBertNetwork(
             vocab_size=config.vocab_size,
             channels=config.channels,
-            max_length=config.max_length,
+            max_length=config.max_position_embeddings,
             depth=genotype.depth,
             candidates=genotype.candidates(),
             num_labels=config.num_labels,

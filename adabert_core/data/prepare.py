@@ -38,11 +38,7 @@ def run(
         UserError: a setting or the data are wrong; the sentence names file, line and what to do.
     """
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
-        text_columns = checks.check_columns_setting(config.text, config.label)
-        tables = read_source(config.source, config.label)
-        rows = {split: checks.clean_rows(table, text_columns, config.label) for split, table in tables.items()}
-        names = checks.check_labels(tables, rows, config.label)
-        parts, removed = _split(rows, names, config)
+        text_columns, parts, names, removed = _read(config)
         metric = choose_metric(config.metric, parts["train"]["label"])
         frame.data_version = data_version(parts, names)
         frame.metrics.update({f"{split}_rows": float(len(part)) for split, part in parts.items()}, classes=float(len(names)))
@@ -52,9 +48,23 @@ def run(
         columns = {"text_columns": text_columns, "label_column": config.label}
         write_json(frame.path / "dataset.json", description | columns)
         _log_counts(config.source, parts, names, removed)
-    if frame.report is None:
-        raise RuntimeError("the stage frame ended without a report")
-    return frame.report
+    return frame.finished
+
+
+def fingerprint(config: DataConfig) -> str:
+    """Returns the data_version of the rows as they are now, checked and split as `run` would, and writes nothing."""
+    _, parts, names, _ = _read(config)
+    return data_version(parts, names)
+
+
+def _read(config: DataConfig) -> tuple[list[str], dict[str, pd.DataFrame], list[str], dict[str, int]]:
+    """Returns the text columns, the three splits, the class names and the counts of removed rows."""
+    text_columns = checks.check_columns_setting(config.text, config.label)
+    tables = read_source(config.source, config.label)
+    rows = {split: checks.clean_rows(table, text_columns, config.label) for split, table in tables.items()}
+    names = checks.check_labels(tables, rows, config.label)
+    parts, removed = _split(rows, names, config)
+    return text_columns, parts, names, removed
 
 
 def _split(

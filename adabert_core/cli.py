@@ -1,0 +1,193 @@
+"""The command `adabert`: words to calls. Prints here and nowhere else in this package; the user's mistakes exit with 2.
+
+Comes in: arguments. Goes out: stage directories, tables, predictions. Heavy imports wait until a command needs them.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adabert_core import __version__
+from adabert_core.config import RunConfig, load_run_config
+from adabert_core.entry import show_log
+from adabert_core.errors import UserError
+from adabert_core.stages import STAGES
+
+_config = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="Preset or own YAML file.")
+_set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. data.label=stars.")
+_checkpoint = click.option("--checkpoint-uri", default="", help="Where checkpoints go; default: a folder beside the output.")
+_every = click.option("--checkpoint-seconds", default=30.0, show_default=True, help="Time between two checkpoints.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Compress a fine-tuned BERT into a tiny network for one task, by searching its architecture."""
+
+
+@cli.command()
+@_config
+@_set
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Run folder; one folder per stage goes into it.")
+@_checkpoint
+@_every
+def run(config_path: Path, overrides: tuple[str, ...], output: Path, checkpoint_uri: str, checkpoint_seconds: float) -> None:
+    """Run all seven stages in this process; what is done already is kept.
+
+    Example: adabert run --config pipelines/configs/quickstart.yaml --set data.source=reviews.csv --set data.text=body
+    --set data.label=stars --output runs/mine
+    """
+    from adabert_core.runner import run_all
+
+    config = _local_tracking(load_run_config(config_path, overrides))
+    run_all(config, output, checkpoint_uri=checkpoint_uri, checkpoint_seconds=checkpoint_seconds)
+    show_report(output, config.tracking_uri)
+
+
+@cli.command()
+@click.argument("run_folder", type=click.Path(path_type=Path))
+def report(run_folder: Path) -> None:
+    """Print the table and the verdict of a run, and where its page is."""
+    show_report(run_folder)
+
+
+@cli.command()
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="StudentDir, e.g. runs/x/retrain.")
+@click.option("--input", "source", type=click.Path(path_type=Path), help="JSONL with text (and text_b), or plain lines; - for stdin.")
+@click.option("--threads", default=0, help="Threads of the ONNX session; 0: all cores.")
+@click.argument("texts", nargs=-1)
+def predict(model: Path, source: Path | None, threads: int, texts: tuple[str, ...]) -> None:
+    """Classify TEXTS or the rows of a file; one JSON line each. For a pair task give the two texts after one another."""
+    from adabert_core.serving import Predictor
+
+    try:
+        predictor = Predictor(model, threads)
+    except FileNotFoundError as error:
+        raise UserError(f"{model} holds no student: give the retrain folder of a finished run, e.g. runs/x/retrain.") from error
+    pair = json.loads((model / "config.json").read_text(encoding="utf-8")).get("separator_id") is not None
+    rows = list(_texts_of(source, pair)) if source else _paired(list(texts), pair)
+    if not rows:
+        raise UserError("nothing to classify: give texts as arguments, or --input FILE.")
+    for answer in predictor(rows):
+        click.echo(json.dumps(answer, ensure_ascii=False))
+
+
+@cli.command()
+@click.option("--tracking-uri", default="sqlite:///mlflow.db", show_default=True, help="MLflow to look for.")
+@click.option("--checkpoint-uri", default="runs/checkpoints", show_default=True, help="Place for checkpoints to try.")
+def doctor(tracking_uri: str, checkpoint_uri: str) -> None:
+    """Check what this machine offers, one line each; exit 2 if a run cannot work here."""
+    from adabert_core.doctor import examine
+
+    findings = examine(tracking_uri, checkpoint_uri)
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.ok else 'FAIL' if finding.needed else 'note'}  {finding.name}: {finding.said}")
+    if any(finding.needed and not finding.ok for finding in findings):
+        sys.exit(2)
+
+
+@cli.command()
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.option("--cells", default=3, show_default=True, help="How many random cells to retrain.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+def control(run_folder: Path, cells: int, seed: int) -> None:
+    """Retrain random cells of equal or greater cost with the searched cell's budget, and print the comparison."""
+    from adabert_core.control import compare_with_random
+
+    result = compare_with_random(run_folder, cells, seed)
+    for row in result["rows"]:
+        click.echo(f"{row['name']:<12} cost {row['cost']:6.3f}  validation {row['validation']:.4f}  test {row['test']:.4f}")
+    click.echo(result["sentence"])
+
+
+def _stage_command(name: str) -> click.Command:
+    stage = STAGES[name]
+
+    def command(
+        config_path: Path, overrides: tuple[str, ...], output: Path, checkpoint_uri: str, checkpoint_seconds: float, **inputs: Path
+    ) -> None:
+        from adabert_core.stages import run_stage
+        from adabert_core.storage import Checkpoints, open_store
+        from adabert_core.tracking import Tracker
+
+        config = _local_tracking(load_run_config(config_path, overrides))
+        store = open_store(checkpoint_uri or str(output.absolute().parent / "checkpoints"))
+        tracker = Tracker(config.tracking_uri, config.experiment, str(output.absolute()), config.name)
+        checkpoints = Checkpoints(store, checkpoint_seconds)
+        run_stage(name, getattr(config, stage.section), inputs, output, tracker=tracker, checkpoints=checkpoints)
+        tracker.finish_pipeline("FINISHED")
+
+    decorated: Callable[..., Any] = command
+    for key in reversed(stage.inputs):
+        option = click.option(f"--{key}", type=click.Path(path_type=Path), required=True, help=f"Directory that {stage.inputs[key]} wrote.")
+        decorated = option(decorated)
+    output = click.option("--output", type=click.Path(path_type=Path), required=True, help="Directory to write.")
+    decorated = _config(_set(output(_checkpoint(_every(decorated)))))
+    return click.command(name, help=f"Run the stage {name} alone.")(decorated)
+
+
+for _name in STAGES:
+    cli.add_command(_stage_command(_name))
+
+
+def show_report(run_folder: Path, tracking_uri: str = "") -> None:
+    """Prints the table, the verdict, the page's path and how to open the dashboard."""
+    from adabert_core.report import load_report, table_text
+
+    found, page = load_report(run_folder)
+    click.echo(f"\n{table_text(found)}\n\n{found['verdict']}\n\nreport     {page}")
+    if tracking_uri:
+        click.echo(f"dashboard  make dashboard   (MLflow on {tracking_uri})")
+
+
+def _local_tracking(config: RunConfig) -> RunConfig:
+    """A relative sqlite path is meant from where the user stands; the environment's MLflow wins over the preset's default."""
+    import dataclasses
+    import os
+
+    wanted = os.environ.get("MLFLOW_TRACKING_URI")
+    if wanted and config.tracking_uri == RunConfig().tracking_uri:
+        return dataclasses.replace(config, tracking_uri=wanted)
+    return config
+
+
+def _paired(texts: list[str], pair: bool) -> list[Any]:
+    if pair and len(texts) % 2:
+        raise UserError("this student classifies pairs: give the texts two by two.")
+    return list(zip(texts[::2], texts[1::2], strict=True)) if pair else texts
+
+
+def _texts_of(source: Path, pair: bool) -> Iterator[Any]:
+    if str(source) != "-" and not source.is_file():
+        raise UserError(f"--input {source}: no such file.")
+    lines = sys.stdin if str(source) == "-" else source.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if not line.lstrip().startswith("{"):
+            yield line.rstrip("\n")
+            continue
+        try:
+            row = json.loads(line)
+            yield (str(row["text"]), str(row["text_b"])) if pair else str(row["text"])
+        except (ValueError, KeyError) as error:
+            wanted = "text and text_b" if pair else "text"
+            raise UserError(f"--input {source}, line {number}: not a JSON object with {wanted}.") from error
+
+
+def main() -> None:
+    """Runs the command line: one sentence and exit code 2 for a user's mistake, a traceback only for ours."""
+    show_log(sys.stderr)
+    try:
+        cli()
+    except UserError as error:
+        click.echo(f"adabert: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The control experiment: random cells of equal or greater cost, retrained as the searched one was, test split included once.
+
+Comes in: a finished run folder. Goes out: control/control.json in it, and the sentence that says whether searching paid.
+"""
+
+import dataclasses
+import logging
+import random
+import statistics
+from pathlib import Path
+from typing import Any
+
+from adabert_core.artifacts import read_json, read_manifest, write_json
+from adabert_core.config import RetrainConfig
+from adabert_core.data.dataset import read_dataset
+from adabert_core.evaluate import scores
+from adabert_core.retrain import network_logits, train_student
+from adabert_core.runtime import make_accelerator
+from adabert_core.search_space import PRIMITIVES, Genotype, cell_cost, random_genotype
+from adabert_core.storage import Checkpoints, FolderStore
+from adabert_core.target_rows import read_targets
+from adabert_core.teacher import load_teacher
+from adabert_core.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+def compare_with_random(run: Path, cells: int, seed: int) -> dict[str, Any]:
+    """Returns rows and a sentence; every net, the searched one too, is trained from fresh weights with the run's own settings."""
+    dataset, targets = read_dataset(run / "prepare_data"), read_targets(run / "distill_targets")
+    teacher, searched = load_teacher(run / "finetune_teacher"), Genotype.load(run / "search" / "genotype.json")
+    channels = read_manifest(run / "search", "search").config["channels"]
+    config = dataclasses.replace(RetrainConfig(**read_manifest(run / "retrain", "retrain").config), inherit=False)
+    table = read_json(run / "search" / "costs.json")["costs"]
+    costs = [table[name] for name in PRIMITIVES]
+    test = dataset.split("test")
+    rows = teacher.collator(test)
+    store = Checkpoints(FolderStore(run / "checkpoints"))
+    contestants = {"searched": searched} | {
+        f"random {i + 1}": cell for i, cell in enumerate(random_cells(searched, costs, cells, seed))
+    }
+    found = []
+    for name, genotype in contestants.items():
+        log.info("%s: %s", name, "  ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations))
+        key = f"control/{name.replace(' ', '-')}-{seed}"
+        student, validation = train_student(
+            genotype,
+            teacher,
+            targets,
+            config,
+            channels=channels,
+            supernet=None,
+            tracker=Tracker(""),
+            checkpoints=store,
+            checkpoint_key=key,
+        )
+        logits = network_logits(student.network, genotype.depth, rows, make_accelerator("cpu", "fp32"))
+        score = scores(test.labels, logits.argmax(1), dataset.metric)["score"]
+        found.append({"name": name, "cost": cell_cost(genotype, costs), "validation": validation, "test": score})
+        store.clear(key)
+    result = {"metric": dataset.metric, "rows": found, "sentence": _sentence(found)}
+    (run / "control").mkdir(exist_ok=True)
+    write_json(run / "control" / f"control-{seed}.json", result)
+    return result
+
+
+def random_cells(searched: Genotype, costs: list[float], count: int, seed: int) -> list[Genotype]:
+    """Returns `count` random cells of the searched depth that cost at least as much as the searched one.
+
+    Uniform draws that are too cheap are thrown away; after 2,000 such draws the dearest seen takes the place.
+    """
+    rng, floor = random.Random(seed), cell_cost(searched, costs)  # noqa: S311 - an experiment, not a secret
+    found: list[Genotype] = []
+    while len(found) < count:
+        dearest = random_genotype(rng, searched.depth)
+        for _ in range(2000):
+            if cell_cost(dearest, costs) >= floor - 1e-9:
+                break
+            draw = random_genotype(rng, searched.depth)
+            dearest = max(dearest, draw, key=lambda cell: cell_cost(cell, costs))
+        found.append(dearest)
+    return found
+
+
+def _sentence(rows: list[dict[str, Any]]) -> str:
+    searched, others = rows[0], rows[1:]
+    means = {split: statistics.fmean(row[split] for row in others) for split in ("validation", "test")}
+    cost = statistics.fmean(row["cost"] for row in others)
+    verb = "at least as good as" if searched["test"] >= means["test"] else "worse than"
+    return (
+        f"The searched cell is {verb} the mean of {len(others)} random cells on the test split "
+        f"({searched['test']:.4f} against {means['test']:.4f}; validation {searched['validation']:.4f} against "
+        f"{means['validation']:.4f}) at {searched['cost'] / max(cost, 1e-9):.2f} of their cost."
+    )

@@ -1,0 +1,91 @@
+"""What every pipeline component calls: plain values in, one stage run, its report out. Knows nothing of the runner.
+
+Where the tracking parent is and where an error sentence should be left comes from the environment; neither changes a result.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from adabert_core.config import parse_section
+from adabert_core.errors import UserError
+from adabert_core.stages import STAGES, StageReport, run_stage
+from adabert_core.storage import Checkpoints, open_store
+from adabert_core.tracking import Tracker
+
+
+def run_component(
+    stage: str,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    output: str,
+    *,
+    seed: int = 0,
+    data_version: str = "",
+    tracking_uri: str = "",
+    experiment: str = "adabert",
+    checkpoint_uri: str = "",
+) -> StageReport:
+    """Runs a stage with the pipeline's seed; a user's mistake is one sentence on the log and exit code 2.
+
+    `data_version` is part of the task's cache key on a cluster and is only shown here.
+    """
+    with _one_sentence():
+        settings = parse_section(STAGES[stage].section, _settings(config) | ({} if stage == "prepare_data" else {"seed": seed}))
+        checkpoints = Checkpoints(open_store(checkpoint_uri) if checkpoint_uri else None)
+        tracker = component_tracker(tracking_uri, experiment)
+        paths = {name: Path(path) for name, path in inputs.items()}
+        return run_stage(stage, settings, paths, Path(output), tracker=tracker, checkpoints=checkpoints)
+    raise AssertionError("unreachable: the block returns or the process has ended")
+
+
+def fingerprint_component(config: dict[str, Any]) -> str:
+    """Returns the data_version of the rows that a data config names, as they are now."""
+    from adabert_core.data.prepare import fingerprint
+
+    with _one_sentence():
+        return fingerprint(parse_section("data", _settings(config)))
+    raise AssertionError("unreachable: the block returns or the process has ended")
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Turns a user's mistake inside the block into one line of the log and exit code 2."""
+    show_log(sys.stdout)
+    try:
+        yield
+    except UserError as error:
+        if target := os.environ.get("ADABERT_ERROR_FILE"):
+            Path(target).write_text(str(error), encoding="utf-8")
+        logging.getLogger(__name__).error("%s", error)
+        sys.exit(2)
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """A section as it came through a pipeline parameter: without unset values, whole numbers whole again."""
+    return {name: whole_numbers(value) for name, value in config.items() if value is not None}
+
+
+def component_tracker(tracking_uri: str, experiment: str) -> Tracker:
+    """Returns a tracker whose parent run is that of the pipeline run this process belongs to."""
+    return Tracker(tracking_uri, experiment, os.environ.get("KFP_RUN_ID", ""), os.environ.get("ADABERT_RUN_NAME", "adabert"))
+
+
+def show_log(stream: TextIO) -> None:
+    """Sends this package's log lines to a stream: standard output is where pipeline runners look for them."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=stream, force=True)
+    for noisy in ("httpx", "httpcore", "urllib3", "mlflow", "alembic", "datasets", "filelock", "fsspec", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def whole_numbers(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Turns 3.0 back into 3 everywhere: pipeline parameters travel as JSON numbers without a notion of integers."""
+    if isinstance(value, dict):
+        return {key: whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [whole_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,152 @@
+"""The report as one HTML page that needs nothing else: no script, no request, readable on a phone and in print.
+
+Comes in: the report as `benchmark` builds it (DESIGN section 8). Goes out: report.html; the same report gives the same bytes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from adabert_core import plots
+from adabert_core.report import headline_latency, matching, table
+from adabert_core.search_space import matched_layer
+
+_MATRIX_CLASSES = 20
+_CONFUSIONS = 10
+_TEXT_SHOWN = 400
+
+
+def write_html(report: dict[str, Any], folder: Path) -> None:
+    """Writes report.html into the folder."""
+    loader = PackageLoader("adabert_core", "templates")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"seconds": seconds_text, "bytes": bytes_text, "count": "{:,}".format}
+    page = environment.get_template("report.html.j2").render(
+        report=report,
+        metric=report["metric"].replace("_", " "),
+        row=headline_latency(report),
+        tiles=tiles(report),
+        table=table(report),
+        figures=figures(report),
+        latency=latency_rows(report),
+        confusion=confusions(report["labels"], report["confusion"]),
+        errors=[{**error, **shortened(error["text"])} for error in report["student_errors"]],
+        cost=stage_costs(report["cost"]),
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8", newline="\n")
+
+
+def tiles(report: dict[str, Any]) -> list[dict[str, str]]:
+    """The headline figures: value, what it is, and against what."""
+    row, student, base = headline_latency(report), report["student"], report["bert_base"]["parameters"]
+    peer, parameters = ("BERT-base", base) if base else ("its teacher", report["teacher"]["parameters"])
+    scores = report["teacher"]["metrics"]["test"]["score"], student["metrics"]["test"]["onnx"]["score"]
+    found = [
+        {
+            "value": f"{report['retention']:.1%}",
+            "name": f"of the teacher's {report['metric'].replace('_', ' ')} kept",
+            "detail": f"{scores[1]:.3f} against {scores[0]:.3f}",
+        }
+    ]
+    for key, name in (("speedup_vs_bert_base", "BERT-base"), ("speedup_vs_teacher", "its teacher")):
+        if key in row:
+            against = matching(report, name.lower().removeprefix("its "), row)
+            detail = f"{row['p50_ms']:.2f} against {against['p50_ms']:.2f} ms" if against else ""
+            found.append({"value": f"{row[key]:.1f}\N{MULTIPLICATION SIGN}", "name": f"faster than {name}", "detail": detail})
+            break
+    found.append(
+        {
+            "value": f"{parameters / student['parameters']:.1f}\N{MULTIPLICATION SIGN}",
+            "name": f"smaller than {peer}",
+            "detail": f"{student['parameters'] / 1e6:.1f} against {parameters / 1e6:.1f} million parameters",
+        }
+    )
+    found.append(
+        {
+            "value": f"{row['p50_ms']:.2f} ms",
+            "name": "for one text" if row["batch"] == 1 else f"for {row['batch']} texts",
+            "detail": f"{row['length']} tokens, {row['threads']} CPU thread{'s' if row['threads'] > 1 else ''}, ONNX",
+        }
+    )
+    return found
+
+
+def figures(report: dict[str, Any]) -> dict[str, Any]:
+    """The drawings as SVG text: genotype, curves (a list), probes and scatter ('' where there is nothing to draw)."""
+    depth, accuracy = report["student"]["genotype"]["depth"], report["probe_accuracy"]
+    learnt = sorted({matched_layer(m, depth, len(accuracy) - 1) for m in range(depth + 1)}) if accuracy else []
+    return {
+        "genotype": plots.genotype_figure(report["student"]["genotype"]),
+        "curves": plots.search_curves(report["search_trace"]),
+        "probes": plots.probe_figure(accuracy, learnt) if accuracy else "",
+        "learnt": learnt,
+        "scatter": _scatter(report),
+    }
+
+
+def _scatter(report: dict[str, Any]) -> str:
+    row = headline_latency(report)
+    teacher, student = report["teacher"]["metrics"]["test"]["score"], report["student"]["metrics"]["test"]
+    points = []
+    for runtime in ("onnx", "torch"):
+        for model in ("student", "teacher"):
+            timed = matching(report, model, {**row, "runtime": runtime})
+            score = teacher if model == "teacher" else student.get(runtime, student["onnx"])["score"]
+            if timed:
+                points.append({"model": model, "runtime": runtime, "ms": timed["p50_ms"], "score": score})
+    base = matching(report, "bert-base", row)
+    return plots.scatter_figure(points, base["p50_ms"] if base else None, report["metric"].replace("_", " "))
+
+
+def latency_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every latency row, the models of one setting next to each other, the fastest first."""
+    return sorted(report["latency"], key=lambda r: (r["runtime"], r["threads"], r["batch"], r["length"], r["p50_ms"]))
+
+
+def confusions(labels: list[str], matrices: dict[str, list[list[int]]]) -> dict[str, Any]:
+    """Teacher's and student's matrices with each row's shares, or their largest confusions when there are many classes."""
+    if len(labels) <= _MATRIX_CLASSES:
+        shown = [
+            {"model": model, "rows": [[(count, count / max(sum(row), 1)) for count in row] for row in matrices[model]]}
+            for model in ("teacher", "student")
+        ]
+        return {"labels": labels, "matrices": shown, "largest": []}
+    pairs = [(i, j) for i in range(len(labels)) for j in range(len(labels)) if i != j]
+    teacher, student = matrices["teacher"], matrices["student"]
+    pairs.sort(key=lambda p: (-max(student[p[0]][p[1]], teacher[p[0]][p[1]]), p))
+    largest = [
+        {"true": labels[i], "answer": labels[j], "teacher": teacher[i][j], "student": student[i][j], "of": sum(student[i])}
+        for i, j in pairs[:_CONFUSIONS]
+        if student[i][j] or teacher[i][j]
+    ]
+    return {"labels": labels, "matrices": [], "largest": largest}
+
+
+def shortened(text: str) -> dict[str, Any]:
+    """The beginning of a text, as one part or two for a pair, and how many characters are left out."""
+    shown = text[:_TEXT_SHOWN]
+    return {"parts": shown.split(" ||| ", 1), "left_out": len(text) - len(shown)}
+
+
+def stage_costs(cost: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """One row per stage with its share of all seconds; a stage that was not timed (the benchmark itself) has None."""
+    seconds, memory = cost["seconds"], cost["peak_memory_bytes"]
+    total = sum(seconds.values()) or 1.0
+    return [
+        {"stage": s, "seconds": seconds.get(s), "share": seconds.get(s, 0) / total, "bytes": memory.get(s)}
+        for s in dict.fromkeys([*seconds, *memory])
+    ]
+
+
+def seconds_text(seconds: float) -> str:
+    """'2 h 05 min', '3 min 20 s' or '4.2 s'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def bytes_text(count: float) -> str:
+    """'1.2 GB' or '9.6 MB'."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,39 @@
+"""Scores the test split once, times the models and writes the report."""
+
+from components.image import IMAGE
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, HTML, Metrics, Model, Input, Output
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def benchmark(
+    config: dict,
+    seed: int,
+    data_version: str,
+    tracking_uri: str,
+    experiment: str,
+    checkpoint_uri: str,
+    dataset: Input[Dataset],
+    teacher: Input[Model],
+    targets: Input[Dataset],
+    search: Input[Model],
+    student: Input[Model],
+    benchmark_result: Output[Artifact],
+    metrics: Output[Metrics],
+    page: Output[HTML],
+) -> None:
+    """Scores the test split once, times the models and writes the report."""
+    from adabert_core.entry import run_component
+
+    shared = {"seed": seed, "data_version": data_version, "tracking_uri": tracking_uri, "experiment": experiment}
+    inputs = {"dataset": dataset.path, "teacher": teacher.path, "targets": targets.path, "search": search.path, "student": student.path}
+    report = run_component("benchmark", config, inputs, benchmark_result.path, checkpoint_uri=checkpoint_uri, **shared)
+
+    import math
+    import shutil
+    from pathlib import Path
+
+    shutil.copy(Path(benchmark_result.path) / "report.html", page.path)
+    for name, value in report.metrics.items():
+        if math.isfinite(value):  # a NaN would fail the task when its outputs are written
+            metrics.log_metric(name, float(value))

@@ -1,0 +1,12 @@
+"""Reads the source and names its content. The only task that is never cached: it is what tells new data from old."""
+
+from components.image import IMAGE
+from kfp import dsl
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def fingerprint_data(config: dict) -> str:
+    """Returns the data_version of the rows as they are now."""
+    from adabert_core.entry import fingerprint_component
+
+    return fingerprint_component(config)

@@ -1,0 +1,1 @@
+"""The finish_run component."""

@@ -1,0 +1,25 @@
+"""Decides on the student and registers it."""
+
+from components.image import IMAGE
+from kfp import dsl
+from kfp.dsl import Artifact, Model, Input, Output
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def register(
+    config: dict,
+    seed: int,
+    data_version: str,
+    tracking_uri: str,
+    experiment: str,
+    checkpoint_uri: str,
+    student: Input[Model],
+    benchmark: Input[Artifact],
+    decision: Output[Artifact],
+) -> None:
+    """Decides on the student and registers it."""
+    from adabert_core.entry import run_component
+
+    shared = {"seed": seed, "data_version": data_version, "tracking_uri": tracking_uri, "experiment": experiment}
+    inputs = {"student": student.path, "benchmark": benchmark.path}
+    run_component("register", config, inputs, decision.path, checkpoint_uri=checkpoint_uri, **shared)

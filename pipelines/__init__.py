@@ -1,0 +1,1 @@
+"""The DAG, its resources, its presets and the command that compiles and runs it."""

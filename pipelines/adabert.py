@@ -1,0 +1,62 @@
+"""The DAG. Read it top to bottom: every stage is one line, every arrow one directory."""
+
+from components.benchmark.component import benchmark as measure
+from components.distill_targets.component import distill_targets
+from components.fingerprint_data.component import fingerprint_data
+from components.finetune_teacher.component import finetune_teacher
+from components.finish_run.component import finish_run
+from components.prepare_data.component import prepare_data
+from components.register.component import register as admit
+from components.retrain.component import retrain as train_student
+from components.search.component import search as search_structure
+from kfp import dsl
+from kfp.dsl.graph_component import GraphComponent
+
+from pipelines.resources import place
+
+
+def build(image: str, gpus: int) -> GraphComponent:
+    """Returns the pipeline with every task in `image`; the four training stages ask for `gpus` GPUs each."""
+
+    @dsl.pipeline(name="adabert", description="Compress a fine-tuned BERT into a tiny network for one task.")
+    def adabert(
+        data: dict,
+        teacher: dict,
+        targets: dict,
+        search: dict,
+        retrain: dict,
+        benchmark: dict,
+        register: dict,
+        seed: int,
+        tracking_uri: str,
+        experiment: str,
+        checkpoint_uri: str,
+    ):  # noqa: ANN202 - KFP reads a return annotation as an output
+        """Seven stages, one section of settings each.
+
+        0. fingerprint_data names the rows' content, so that unchanged data is a cache hit from here to the end.
+        1. prepare_data     reads, checks and splits the rows.
+        2. finetune_teacher fine-tunes the teacher on them.
+        3. distill_targets  probes its layers and scores real and augmented text.
+        4. search           finds a structure for this task.
+        5. retrain          trains and exports the student of that structure.
+        6. benchmark        looks at the test split once, times the models, writes the report.
+        7. register         lets the student through the gate, or says why not.
+        """
+        finish = place(finish_run(tracking_uri=tracking_uri, experiment=experiment), image, gpus)
+        with dsl.ExitHandler(finish, name="compress"):
+            version = place(fingerprint_data(config=data), image, gpus).set_caching_options(False).output
+            tracking = {"data_version": version, "tracking_uri": tracking_uri, "experiment": experiment}
+            shared = {**tracking, "seed": seed, "checkpoint_uri": checkpoint_uri}
+
+            rows = place(prepare_data(config=data, **tracking), image, gpus).outputs["dataset"]
+            tuned = place(finetune_teacher(config=teacher, dataset=rows, **shared), image, gpus).outputs["teacher"]
+            scored = place(distill_targets(config=targets, dataset=rows, teacher=tuned, **shared), image, gpus).outputs["targets"]
+            found = place(search_structure(config=search, teacher=tuned, targets=scored, **shared), image, gpus).outputs["searched"]
+            small = place(train_student(config=retrain, teacher=tuned, targets=scored, search=found, **shared), image, gpus)
+            model = small.outputs["student"]
+            parts = {"dataset": rows, "teacher": tuned, "targets": scored, "search": found, "student": model}
+            timed = place(measure(config=benchmark, **parts, **shared), image, gpus).outputs["benchmark_result"]
+            place(admit(config=register, student=model, benchmark=timed, **shared), image, gpus)
+
+    return adabert

@@ -1,0 +1,159 @@
+"""python -m pipelines.run compile|local: the DAG as a file for any Kubeflow Pipelines, and the DAG on this machine.
+
+Comes in: a preset and overrides. Goes out: one IR YAML; or a run folder with one directory per stage, as `adabert run` leaves it.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+from adabert_core import __version__
+from adabert_core.artifacts import MANIFEST, git_sha
+from adabert_core.cli import show_report
+from adabert_core.config import SECTIONS, RunConfig, load_run_config
+from adabert_core.errors import UserError
+from adabert_core.stages import STAGES
+from kfp import compiler, components, local
+
+from pipelines.adabert import build
+
+PRESET = Path(__file__).parent / "configs" / "quickstart.yaml"
+_config = click.option("--config", "config_path", type=click.Path(path_type=Path), default=PRESET, show_default=True, help="Preset.")
+_set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. data.label=stars.")
+_gpus = click.option("--gpus", default=1, show_default=True, help="GPUs of each training stage; 0 for a cluster without any.")
+
+
+def default_image() -> str:
+    """The image of this code: package version and commit, never latest."""
+    return f"adabert-python:{__version__}" + (f"-{git_sha()}" if git_sha() else "")
+
+
+def pipeline_parameters(config: RunConfig, checkpoint_uri: str) -> dict[str, Any]:
+    """The pipeline's parameters for a config; the keys are those of the DAG."""
+    sections = {name: _plain(getattr(config, name)) for name in SECTIONS}
+    shared = {"seed": config.seed, "tracking_uri": config.tracking_uri, "experiment": config.experiment}
+    return {**sections, **shared, "checkpoint_uri": checkpoint_uri}
+
+
+def compile_pipeline(config: RunConfig, output: Path, image: str, gpus: int, checkpoint_uri: str) -> None:
+    """Writes the IR YAML with the config's values as the parameters' defaults."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    parameters = pipeline_parameters(config, checkpoint_uri)
+    compiler.Compiler().compile(build(image, gpus), str(output), pipeline_parameters=parameters)
+
+
+def run_local(config: RunConfig, output: Path, *, cache: bool) -> None:
+    """Compiles the DAG and runs that file in subprocesses, one per task; `output` then holds one directory per stage.
+
+    Raises:
+        UserError: a task said so.
+        RuntimeError: a task failed.
+    """
+    output = output.absolute()
+    root = output / "kfp"
+    file, sentence = root / "pipeline.yaml", root / "error.txt"
+    compile_pipeline(config, file, "adabert-python:local", 0, str(output / "checkpoints"))
+    sentence.unlink(missing_ok=True)
+    run_id = root / "run_id"
+    if not run_id.is_file():
+        run_id.write_text(uuid.uuid4().hex)
+    os.environ.update(KFP_RUN_ID=run_id.read_text(), ADABERT_RUN_NAME=config.name, ADABERT_ERROR_FILE=str(sentence))
+    runner = local.SubprocessRunner(use_venv=False)
+    local.init(runner, pipeline_root=str(root / "tasks"), workspace_root=str(root / "workspace"), enable_caching=cache)
+    try:
+        components.load_component_from_file(str(file))(**pipeline_parameters(config, str(output / "checkpoints")))
+    except RuntimeError as error:
+        if sentence.is_file():
+            raise UserError(sentence.read_text()) from error
+        raise
+    finally:
+        collect(root / "tasks", output)
+    run_id.unlink()  # a finished run is over; the next one gets a parent of its own
+
+
+def collect(tasks: Path, output: Path) -> None:
+    """Hard-links the newest directory of every stage from KFP's tree to `output/STAGE`."""
+    newest: dict[str, Path] = {}
+    for manifest in sorted(tasks.rglob(MANIFEST), key=lambda path: path.stat().st_mtime):
+        newest[json.loads(manifest.read_text())["stage"]] = manifest.parent
+    for stage in STAGES:
+        if stage in newest:
+            shutil.rmtree(output / stage, ignore_errors=True)
+            shutil.copytree(newest[stage], output / stage, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
+def _plain(section: Any) -> dict[str, Any]:  # noqa: ANN401 - one of the stage configs
+    values = {name: value for name, value in dataclasses.asdict(section).items() if value is not None}
+    values.pop("seed", None)  # a parameter of its own
+    return values
+
+
+@click.group()
+def cli() -> None:
+    """Compile the AdaBERT pipeline, or run it on this machine."""
+
+
+@cli.command("compile")
+@_config
+@_set
+@_gpus
+@click.option("--output", type=click.Path(path_type=Path), default=Path("build/adabert_pipeline.yaml"), show_default=True)
+@click.option("--image", default="", help="Image of all tasks; default: adabert-python:VERSION-COMMIT.")
+@click.option("--checkpoint-uri", default="", help="Default of the pipeline's checkpoint_uri.")
+def compile_command(config_path: Path, overrides: tuple[str, ...], gpus: int, output: Path, image: str, checkpoint_uri: str) -> None:
+    """Write the DAG as one IR YAML that `kfp run create -f` takes as it is."""
+    compile_pipeline(load_run_config(config_path, overrides), output, image or default_image(), gpus, checkpoint_uri)
+    click.echo(f"wrote {output}")
+
+
+@cli.command("local")
+@_config
+@_set
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Run folder.")
+@click.option("--no-cache", is_flag=True, help="Run every task again, even on unchanged data and settings.")
+def local_command(config_path: Path, overrides: tuple[str, ...], output: Path, no_cache: bool) -> None:
+    """Run the compiled DAG on this machine, one subprocess per task."""
+    config = load_run_config(config_path, overrides)
+    run_local(_absolute(config), output, cache=not no_cache)
+    show_report(output, config.tracking_uri)
+
+
+def _absolute(config: RunConfig) -> RunConfig:
+    """Paths as seen from here, since a task may run elsewhere."""
+    uri, source, model = config.tracking_uri, config.data.source, config.teacher.model
+    if uri.startswith("sqlite:///"):
+        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    data, teacher = config.data, config.teacher
+    if Path(source).exists():
+        data = dataclasses.replace(data, source=str(Path(source).absolute()))
+    if Path(model).is_dir():
+        teacher = dataclasses.replace(teacher, model=str(Path(model).absolute()))
+    return dataclasses.replace(config, tracking_uri=uri, data=data, teacher=teacher)
+
+
+def main() -> None:
+    """Runs the command line: one sentence and exit code 2 for a user's mistake."""
+    logging.getLogger("kfp").setLevel(logging.WARNING)
+    try:
+        cli()
+    except UserError as error:
+        click.echo(f"adabert: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

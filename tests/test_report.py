@@ -1,0 +1,89 @@
+"""The verdict and the table, word for word, for a report written out by hand."""
+
+from typing import Any
+
+import pytest
+
+from adabert_core.artifacts import write_json
+from adabert_core.errors import UserError
+from adabert_core.report import headline_latency, load_report, matching, table, table_text, verdict
+
+
+def row(model: str, length: int, ms: float, **speedups: float) -> dict[str, Any]:
+    setting = {"runtime": "onnx", "threads": 1, "batch": 1, "length": length}
+    return {"model": model, **setting, "p50_ms": ms, "p90_ms": ms, "throughput": 1000 / ms, **speedups}
+
+
+def small_report(bert_base: bool = True) -> dict[str, Any]:
+    rows = [
+        row("student", 32, 0.5),
+        row("student", 128, 2.0, speedup_vs_bert_base=30.0, speedup_vs_teacher=5.0),
+        row("teacher", 128, 10.0, speedup_vs_bert_base=6.0),
+        row("bert-base", 128, 60.0),
+    ]
+    if not bert_base:
+        rows = [{k: v for k, v in r.items() if k != "speedup_vs_bert_base"} for r in rows if r["model"] != "bert-base"]
+    return {
+        "metric": "macro_f1",
+        "test_rows": 1234,
+        "retention": 0.96,
+        "teacher": {"parameters": 20_000_000, "metrics": {"test": {"score": 0.9}}},
+        "student": {"parameters": 4_000_000, "metrics": {"test": {"onnx": {"score": 0.864}}}},
+        "bert_base": {"parameters": 110_000_000 if bert_base else None},
+        "latency": rows,
+    }
+
+
+def test_verdict_says_what_was_kept_how_much_smaller_and_how_much_faster() -> None:
+    assert verdict(small_report()) == (
+        "The student keeps 96.0% of its teacher's test macro f1 (0.864 against 0.900 on 1,234 texts), has 27.5 times fewer "
+        "parameters than BERT-base and answers 30 times faster (2.00 ms at length 128, one text, 1 thread)."
+    )
+
+
+def test_verdict_without_bert_base_claims_no_ratio() -> None:
+    assert verdict(small_report(bert_base=False)) == (
+        "The student keeps 96.0% of its teacher's test macro f1 (0.864 against 0.900 on 1,234 texts), answers in 2.00 ms."
+    )
+
+
+def test_table_compares_the_three_models_on_the_headline_setting() -> None:
+    assert table(small_report()) == [
+        ["", "parameters", "test macro_f1", "ms (onnx, 1 x 128)", "speed-up"],
+        ["bert-base", "110.0 M", "-", "60.00", "1.0x"],
+        ["teacher", "20.0 M", "0.9000", "10.00", "6.0x"],
+        ["student", "4.0 M", "0.8640", "2.00", "30.0x"],
+    ]
+
+
+def test_table_leaves_out_bert_base_when_it_was_not_timed() -> None:
+    assert table(small_report(bert_base=False))[1:] == [
+        ["teacher", "20.0 M", "0.9000", "10.00", "-"],
+        ["student", "4.0 M", "0.8640", "2.00", "-"],
+    ]
+
+
+def test_table_text_aligns_numbers_to_the_right() -> None:
+    lines = table_text(small_report()).split("\n")
+    assert lines[1] == "bert-base     110.0 M              -               60.00      1.0x"
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_headline_is_the_student_in_onnx_at_the_greatest_length_of_the_smallest_batch() -> None:
+    report = small_report()
+    report["latency"] += [{**row("student", 512, 1.0), "batch": 8}, {**row("student", 256, 1.0), "runtime": "torch"}]
+    assert (headline_latency(report)["batch"], headline_latency(report)["length"]) == (1, 128)
+
+
+def test_matching_needs_the_same_setting() -> None:
+    report = small_report()
+    assert matching(report, "teacher", report["latency"][1]) == report["latency"][2]
+    assert matching(report, "teacher", report["latency"][0]) is None
+
+
+def test_load_report_finds_a_run_folder_and_refuses_an_empty_one(tmp_path: Any) -> None:
+    with pytest.raises(UserError, match="holds no report"):
+        load_report(tmp_path)
+    (tmp_path / "benchmark").mkdir()
+    write_json(tmp_path / "benchmark" / "report.json", {"seed": 7})
+    assert load_report(tmp_path) == ({"seed": 7}, tmp_path / "benchmark" / "report.html")

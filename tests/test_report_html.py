@@ -1,0 +1,257 @@
+"""The page: complete, self-contained, well-formed, escaped, the same bytes for the same report, and robust to odd reports."""
+
+import itertools
+import re
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adabert_core.plots import genotype_figure, plain_name, search_curves
+from adabert_core.report import verdict
+from adabert_core.report_html import bytes_text, confusions, seconds_text, shortened, stage_costs, tiles, write_html
+
+VOID = {"meta", "br", "link", "img"}
+EVIL = '<img src="http://evil.example/x" onerror=alert(1)> & "quoted"'
+
+
+class Balanced(HTMLParser):
+    """Collects open tags, attributes and the text of everything that is not style."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def latency(bert_base: bool) -> list[dict[str, Any]]:
+    found = []
+    times = {"student": 2.0, "teacher": 10.0, "bert-base": 60.0}
+    for runtime, (model, ms) in itertools.product(("onnx", "torch"), times.items()):
+        line: dict[str, Any] = {"model": model, "runtime": runtime, "threads": 2, "batch": 1, "length": 128}
+        line |= {"p50_ms": ms, "p90_ms": ms * 1.25, "throughput": 1000 / ms}
+        if model != "teacher":
+            line["speedup_vs_teacher"] = 10 / ms
+        if model != "bert-base" and bert_base:
+            line["speedup_vs_bert_base"] = 60 / ms
+        if model != "bert-base" or bert_base:
+            found.append(line)
+    return found
+
+
+def trace_point(step: int) -> dict[str, float]:
+    names = ("loss_labels", "loss_probes", "loss_final", "loss_efficiency", "tau")
+    names += ("alpha_entropy", "depth_entropy", "expected_depth", "expected_cost")
+    return {"step": float(step), **{name: 1.0 / (step + i + 1) for i, name in enumerate(names)}}
+
+
+def edges(*kept: tuple[int, int, str]) -> list[dict[str, Any]]:
+    return [{"source": s, "target": t, "operation": o} for s, t, o in kept]
+
+
+def make_report(classes: int = 2, bert_base: bool = True, **changes: Any) -> dict[str, Any]:
+    matrix = [[9 if i == j else (i + j) % 3 for j in range(classes)] for i in range(classes)]
+    kept = [(0, 2, "conv_3"), (1, 2, "dil_conv_5"), (0, 3, "max_pool_3"), (2, 3, "identity"), (1, 4, "avg_pool_3")]
+    cell = edges(*kept, (2, 4, "conv_7"))
+    report = {
+        "schema_version": 1,
+        "task": "reviews",
+        "metric": "accuracy",
+        "labels": ["bad <b>", "good"] if classes == 2 else [f"class {i} <i>" for i in range(classes)],
+        "data_version": "v-4711",
+        "seed": 42,
+        "test_rows": 1234,
+        "teacher": {"name": "builtin:minilm", "parameters": 20_000_000, "metrics": {"test": {"score": 0.9}}},
+        "student": {
+            "parameters": 4_000_000,
+            "bytes_on_disk": {"fp32": 16_000_000},
+            "genotype": {"schema_version": 1, "depth": 3, "edges": cell},
+            "metrics": {"test": {"onnx": {"score": 0.864}, "torch": {"score": 0.864}}},
+        },
+        "bert_base": {"parameters": 110_000_000 if bert_base else None, "weights": "random"},
+        "retention": 0.96,
+        "latency": latency(bert_base),
+        "cost": {"seconds": {"data": 1.5, "search": 4000}, "peak_memory_bytes": {"data": 3e8, "search": 2.5e9, "benchmark": 1e9}},
+        "probe_accuracy": [0.5, 0.6, 0.7],
+        "search_trace": [trace_point(step) for step in range(30)],
+        "confusion": {"teacher": matrix, "student": matrix},
+        "student_errors": [{"text": f"fine ||| {EVIL}", "label": "good", "student": "bad <b>", "confidence": 0.93}],
+        **changes,
+    }
+    return {**report, "verdict": verdict(report)}
+
+
+def page_of(report: dict[str, Any], folder: Path) -> tuple[str, Balanced]:
+    write_html(report, folder)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    parser = Balanced()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return page, parser
+
+
+def test_page_holds_every_part_of_the_report(tmp_path: Path) -> None:
+    report = make_report()
+    page, parser = page_of(report, tmp_path)
+    words = " ".join(" ".join(parser.words).split())
+    assert f"<h1>{escape(report['verdict'], quote=False).replace(chr(39), '&#39;')}</h1>" in page
+    tiles_shown, details = ("96.0%", "30.0×", "27.5×", "2.00 ms"), ("v-4711", "42", "1,234", "110.0 M", "1 h 06 min", "2.5 GB")
+    for expected in (*tiles_shown, *details, "16.0 MB on disk (fp32)"):
+        assert expected in words
+    assert parser.tags.count("svg") == 9  # genotype, probes, scatter, six curves
+
+
+def test_page_is_self_contained(tmp_path: Path) -> None:
+    page, parser = page_of(make_report(), tmp_path)
+    assert "script" not in parser.tags
+    assert not {"link", "img", "iframe", "object", "embed"} & set(parser.tags)
+    assert [v for n, v in parser.attributes if n.endswith(("src", "href")) and not v.startswith("#")] == []
+    assert "@import" not in page
+    assert re.findall(r"url\((?!#)", page) == []
+
+
+def test_page_escapes_texts_and_labels(tmp_path: Path) -> None:
+    page, parser = page_of(make_report(), tmp_path)
+    assert EVIL not in page
+    assert EVIL in parser.words
+    assert "bad <b>" in parser.words
+    assert parser.tags.count("b") == 4  # the tiles' figures
+
+
+def test_figure_ids_are_unique_and_every_reference_is_met(tmp_path: Path) -> None:
+    _, parser = page_of(make_report(), tmp_path)
+    ids = [value for name, value in parser.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    references = {v[1:] for n, v in parser.attributes if n == "href"}
+    references |= {m for _, v in parser.attributes for m in re.findall(r"url\(#([^)]*)\)", v)}
+    assert references <= set(ids)
+
+
+def test_figures_take_their_colours_from_the_page(tmp_path: Path) -> None:
+    page, _ = page_of(make_report(), tmp_path)
+    used, defined = set(re.findall(r"var\((--[a-z]+)\)", page)), set(re.findall(r"(--[a-z]+):", page))
+    assert used <= defined
+    assert "#0a0b" not in page
+
+
+def test_same_report_gives_the_same_bytes(tmp_path: Path) -> None:
+    pages = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_html(make_report(), tmp_path / name)
+        pages.append((tmp_path / name / "report.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"bert_base": False}, "BERT-base was not timed in this run."),
+        ({"search_trace": []}, "The search left no trace to draw."),
+        ({"search_trace": [trace_point(0)]}, "Expected depth (cells)"),
+        ({"student_errors": []}, "None: on the test split the student is wrong only where the teacher is wrong too."),
+        ({"probe_accuracy": []}, "Quality against speed"),
+        ({"classes": 20}, "the blue diagonal is right"),
+        ({"classes": 21}, "The most frequent of all confusions between 21 classes"),
+    ],
+)
+def test_odd_reports_have_a_page_too(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    _, parser = page_of(make_report(**changes), tmp_path)
+    assert expected in " ".join(" ".join(parser.words).split())
+
+
+def test_page_without_bert_base_compares_with_the_teacher() -> None:
+    shown = [(tile["value"], tile["name"]) for tile in tiles(make_report(bert_base=False))]
+    assert shown == [
+        ("96.0%", "of the teacher's accuracy kept"),
+        ("5.0×", "faster than its teacher"),
+        ("5.0×", "smaller than its teacher"),
+        ("2.00 ms", "for one text"),
+    ]
+
+
+def test_many_classes_show_their_largest_confusions() -> None:
+    size = 25
+    teacher, student = ([[0] * size for _ in range(size)] for _ in range(2))
+    student[3][7], teacher[1][2], student[5][5] = 6, 4, 100
+    found = confusions([str(i) for i in range(size)], {"teacher": teacher, "student": student})
+    assert found["matrices"] == []
+    assert found["largest"] == [
+        {"true": "3", "answer": "7", "teacher": 0, "student": 6, "of": 6},
+        {"true": "1", "answer": "2", "teacher": 4, "student": 0, "of": 0},
+    ]
+
+
+def test_confusion_shares_are_of_the_row_and_survive_an_empty_class() -> None:
+    found = confusions(["a", "b"], {"teacher": [[3, 1], [0, 0]], "student": [[4, 0], [0, 0]]})
+    assert found["matrices"][0]["rows"] == [[(3, 0.75), (1, 0.25)], [(0, 0.0), (0, 0.0)]]
+
+
+def test_long_texts_are_cut_and_say_so() -> None:
+    assert shortened("a ||| b") == {"parts": ["a", "b"], "left_out": 0}
+    assert shortened("x" * 1000) == {"parts": ["x" * 400], "left_out": 600}
+
+
+def test_untimed_stage_keeps_its_memory() -> None:
+    assert stage_costs({"seconds": {"data": 2.0}, "peak_memory_bytes": {"data": 5, "benchmark": 7}}) == [
+        {"stage": "data", "seconds": 2.0, "share": 1.0, "bytes": 5},
+        {"stage": "benchmark", "seconds": None, "share": 0.0, "bytes": 7},
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.23, "4.2 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
+def test_seconds_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert seconds_text(seconds) == text
+
+
+def test_bytes_read_as_people_say_them() -> None:
+    assert (bytes_text(1.25e9), bytes_text(9_600_000)) == ("1.2 GB", "9.6 MB")
+
+
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [
+        ("conv_5", "convolution, 5 wide"),
+        ("dil_conv_3", "dilated convolution, 3 wide"),
+        ("max_pool_3", "max of 3"),
+        ("avg_pool_3", "mean of 3"),
+        ("identity", "unchanged"),
+        ("zero", "nothing"),
+    ],
+)
+def test_operations_have_plain_names(operation: str, name: str) -> None:
+    assert plain_name(operation) == name
+
+
+def test_every_wiring_of_the_cell_can_be_drawn() -> None:
+    for third, fourth in itertools.product(itertools.combinations(range(3), 2), itertools.combinations(range(4), 2)):
+        kept = [(0, 2), (1, 2), *((s, 3) for s in third), *((s, 4) for s in fourth)]
+        drawn = genotype_figure({"depth": 1, "edges": edges(*((s, t, "conv_3") for s, t in kept))})
+        assert drawn.count(">convolution</") == 6
+        assert "× 1 cell<" in drawn
+
+
+def test_curves_are_drawn_only_for_what_the_trace_holds() -> None:
+    assert len(search_curves([{"step": 0.0, "tau": 1.0}, {"step": 1.0, "tau": 0.5}])) == 1
+    assert search_curves([]) == []
