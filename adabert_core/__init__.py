@@ -7,7 +7,7 @@ import wrapt
 __version__ = "0.1.0"
 
 
-def _register_student(module: Any) -> None:  # noqa: ANN401 - the transformers module
+def _register_student(module: Any) -> None:
     """Teaches transformers' Auto classes the student."""
     import adabert_core.student  # noqa: F401 - registers on import
 

@@ -136,7 +136,9 @@ def read_manifest(root: Path, stage: str) -> Manifest:
     if manifest.stage != stage:
         raise UserError(f"{root} was written by {manifest.stage}, but a {stage} directory is needed here.")
     if manifest.schema_version != SCHEMA_VERSION:
-        raise UserError(f"{path} has schema {manifest.schema_version}, this version reads {SCHEMA_VERSION}: run `adabert {stage}` again.")
+        raise UserError(
+            f"{path} has schema {manifest.schema_version}, this version reads {SCHEMA_VERSION}: run `adabert {stage}` again."
+        )
     for name in manifest.files:
         if not (root / name).is_file():
             raise UserError(f"{root / name} is missing though {MANIFEST} lists it: run `adabert {stage}` again.")
@@ -148,6 +150,6 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
+def read_json(path: Path) -> Any:
     """Returns a parsed JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from adabert_core.errors import UserError
 from adabert_core.tokens import Ragged, TokenRows, offsets_of
 
 _CHUNK = 4096
+_WORD_MARKS = ("Ġ", "▁")  # how byte-level BPE and SentencePiece write the start of a word; WordPiece marks the rest instead
 
 
 def choose_rows(labels: np.ndarray, augmented_rows: int, max_copies: int, rng: np.random.Generator) -> np.ndarray:
@@ -95,7 +96,9 @@ def cut_span(
     def cut(text: Ragged) -> Ragged:
         full = text.lengths[part]
         length = np.clip(np.ceil(full * rng.uniform(1 / 3, 1, len(part))), np.minimum(full, 1), full).astype(np.int64)
-        return text.take(part, starts=np.floor(rng.uniform(0, 1, len(part)) * (full - length + 1)).astype(np.int64), lengths=length)
+        return text.take(
+            part, starts=np.floor(rng.uniform(0, 1, len(part)) * (full - length + 1)).astype(np.int64), lengths=length
+        )
 
     return TokenRows(cut(rows.a), None if rows.b is None else cut(rows.b))
 
@@ -148,7 +151,8 @@ def nearest_tokens(table: torch.Tensor, tokens: list[str], used: np.ndarray, k: 
     """
     vocabulary = len(table)
     result = np.repeat(np.arange(vocabulary, dtype=np.int32)[:, None], k, axis=1)
-    words = np.array([i for i, token in enumerate(tokens[:vocabulary]) if token.isascii() and _is_word(token)])
+    mark = next((m for m in _WORD_MARKS if sum(token.startswith(m) for token in tokens) > len(tokens) / 10), "")
+    words = np.array([i for i, token in enumerate(tokens[:vocabulary]) if _is_word(token, mark)])
     sources = np.intersect1d(used, words)
     if len(words) <= k or not len(sources):
         return result
@@ -161,6 +165,6 @@ def nearest_tokens(table: torch.Tensor, tokens: list[str], used: np.ndarray, k: 
     return result
 
 
-def _is_word(token: str) -> bool:
-    bare = token.removeprefix("Ġ").removeprefix("▁")
-    return len(bare) > 1 and bare.isalpha()
+def _is_word(token: str, mark: str) -> bool:
+    bare = token.removeprefix(mark)
+    return token.startswith(mark) and len(bare) > 1 and bare.isascii() and bare.isalpha()

@@ -35,7 +35,9 @@ STAGE = "benchmark"
 _ERRORS_SHOWN = 20
 
 
-def run(config: BenchmarkConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
+def run(
+    config: BenchmarkConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
+) -> StageReport:
     """Scores teacher and student on the test split, times them and BERT-base, and writes the report."""
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         seed_everything(config.seed)
@@ -150,7 +152,7 @@ def time_all(
     torch.set_num_threads(config.threads)
     models: dict[str, Any] = {"student": student, "teacher": teacher.model.eval()}
     if config.bert_base:
-        settings = BertConfig(num_labels=student.config.num_labels)
+        settings = BertConfig(id2label=student.config.id2label)
         models["bert-base"] = BertForSequenceClassification(settings).eval()
     names = {
         "student": INPUTS,
@@ -171,7 +173,8 @@ def time_all(
                 vocabulary = {name: int(models[name].config.vocab_size) for name in fitting}
                 separator = student.config.separator_id
                 feeds = {
-                    name: random_batch(vocabulary[name], batch, length, None if name == "bert-base" else separator) for name in fitting
+                    name: random_batch(vocabulary[name], batch, length, None if name == "bert-base" else separator)
+                    for name in fitting
                 }
                 for runtime in ("onnx", "torch"):
                     log.info("timing %s, batch %d, length %d, %d thread(s)", runtime, batch, length, config.threads)

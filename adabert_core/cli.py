@@ -57,7 +57,9 @@ def report(run_folder: Path) -> None:
 
 @cli.command()
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="StudentDir, e.g. runs/x/retrain.")
-@click.option("--input", "source", type=click.Path(path_type=Path), help="JSONL with text (and text_b), or plain lines; - for stdin.")
+@click.option(
+    "--input", "source", type=click.Path(path_type=Path), help="JSONL with text (and text_b), or plain lines; - for stdin."
+)
 @click.option("--threads", default=0, help="Threads of the ONNX session; 0: all cores.")
 @click.argument("texts", nargs=-1)
 def predict(model: Path, source: Path | None, threads: int, texts: tuple[str, ...]) -> None:
@@ -108,7 +110,12 @@ def _stage_command(name: str) -> click.Command:
     stage = STAGES[name]
 
     def command(
-        config_path: Path, overrides: tuple[str, ...], output: Path, checkpoint_uri: str, checkpoint_seconds: float, **inputs: Path
+        config_path: Path,
+        overrides: tuple[str, ...],
+        output: Path,
+        checkpoint_uri: str,
+        checkpoint_seconds: float,
+        **inputs: Path,
     ) -> None:
         from adabert_core.stages import run_stage
         from adabert_core.storage import Checkpoints, open_store
@@ -123,7 +130,9 @@ def _stage_command(name: str) -> click.Command:
 
     decorated: Callable[..., Any] = command
     for key in reversed(stage.inputs):
-        option = click.option(f"--{key}", type=click.Path(path_type=Path), required=True, help=f"Directory that {stage.inputs[key]} wrote.")
+        option = click.option(
+            f"--{key}", type=click.Path(path_type=Path), required=True, help=f"Directory that {stage.inputs[key]} wrote."
+        )
         decorated = option(decorated)
     output = click.option("--output", type=click.Path(path_type=Path), required=True, help="Directory to write.")
     decorated = _config(_set(output(_checkpoint(_every(decorated)))))

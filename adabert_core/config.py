@@ -212,7 +212,7 @@ def parse_run_config(raw: dict[str, Any]) -> RunConfig:
     return typing.cast("RunConfig", _checked(RunConfig, raw, ""))
 
 
-def parse_section(section: str, raw: dict[str, Any]) -> Any:  # noqa: ANN401 - one of the seven stage configs
+def parse_section(section: str, raw: dict[str, Any]) -> Any:
     """Returns the checked config of one stage."""
     return _checked(_section_class(section), raw, f"{section}.")
 
@@ -239,7 +239,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: the value is not valid YAML.") from error
 
 
-def _checked(cls: type, raw: dict[str, Any], prefix: str) -> Any:  # noqa: ANN401 - an instance of cls
+def _checked(cls: type, raw: dict[str, Any], prefix: str) -> Any:
     try:
         return TypeAdapter(cls).validate_python(raw)
     except ValidationError as error:

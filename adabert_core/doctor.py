@@ -86,11 +86,15 @@ def _store(uri: str) -> str:
     from adabert_core.storage import open_store
 
     store, key = open_store(uri), f"doctor-{uuid.uuid4().hex}"
-    store.put(key, lambda folder: (folder / "trial").write_bytes(b"trial") and None)
+    store.put(key, _trial)
     if store.get(key) is None:
         raise UserError(f"{uri} does not give back what was put there.")
     store.delete(key)
     return f"{uri} can be written"
+
+
+def _trial(folder: Path) -> None:
+    (folder / "trial").write_bytes(b"trial")
 
 
 def _mlflow(uri: str) -> str:

@@ -82,7 +82,7 @@ def show_log(stream: TextIO) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def whole_numbers(value: Any) -> Any:  # noqa: ANN401 - JSON
+def whole_numbers(value: Any) -> Any:
     """Turns 3.0 back into 3 everywhere: pipeline parameters travel as JSON numbers without a notion of integers."""
     if isinstance(value, dict):
         return {key: whole_numbers(item) for key, item in value.items()}

@@ -37,7 +37,7 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
 
 
 class _PassThrough(nn.Module):
-    def forward(self, x: Tensor, positions: Any) -> Tensor:  # noqa: ANN401 - Positions, unused
+    def forward(self, x: Tensor, positions: Any) -> Tensor:
         return x
 
 

@@ -17,6 +17,6 @@ def sample(logits: Tensor, tau: float, generator: torch.Generator) -> Tensor:
 
 
 def anneal(step: int, total_steps: int, start: float, end: float) -> float:
-    """tau at a step: falls geometrically from `start` to `end` over the first 80 % of the search, then stays."""
+    """Tau at a step: falls geometrically from `start` to `end` over the first 80 % of the search, then stays."""
     progress = min(step / max(0.8 * total_steps, 1), 1.0)
     return start * (end / start) ** progress

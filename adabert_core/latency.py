@@ -93,7 +93,7 @@ def torch_call(model: torch.nn.Module, batch: dict[str, np.ndarray], names: tupl
     return call
 
 
-def onnx_call(session: Any, batch: dict[str, np.ndarray]) -> Callable[[], None]:  # noqa: ANN401 - InferenceSession
+def onnx_call(session: Any, batch: dict[str, np.ndarray]) -> Callable[[], None]:
     """Returns a callable that runs an ONNX classifier once."""
     feed = {given.name: batch[given.name] for given in session.get_inputs()}
     return lambda: session.run(None, feed)

@@ -29,7 +29,7 @@ def layer_cross_entropies(student: Tensor, teacher: Tensor, temperature: float) 
 
 
 def layer_weights(log_likelihoods: Tensor, depth: int) -> Tensor:
-    """w (depth + 1): softmax over m of the matched probe's mean log-likelihood of the true labels (eq. 6).
+    """W (depth + 1): softmax over m of the matched probe's mean log-likelihood of the true labels (eq. 6).
 
     log_likelihoods (J+1): mean over labelled rows of log P_T_j(y | x). A mean, since a sum over thousands of rows
     would make the weights one-hot.

@@ -23,7 +23,9 @@ STAGE = "register"
 _SERVED = ("tokenizer.json", "tokenizer_config.json", "config.json", "genotype.json")
 
 
-def run(config: RegisterConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
+def run(
+    config: RegisterConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
+) -> StageReport:
     """Decides on the student and registers it."""
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         report, _ = load_report(inputs["benchmark"])
@@ -43,17 +45,21 @@ def run(config: RegisterConfig, inputs: dict[str, Path], output: Path, *, tracke
         tracker.tag("adabert.verdict", report["verdict"])
         tracker.tag("adabert.data_version", report["data_version"])
         frame.metrics["passed_gate"] = float(decision["alias"] == "champion")
-        where = f"version {decision['version']} of {config.model_name}" if decision["version"] else "not registered, tracking is off"
+        where = (
+            f"version {decision['version']} of {config.model_name}" if decision["version"] else "not registered, tracking is off"
+        )
         log.info("%s: %s (%s)", where, decision["alias"], "; ".join(decision["reasons"]))
     return frame.finished
 
 
 def decide(report: dict[str, Any], config: RegisterConfig, champion: dict[str, str] | None) -> dict[str, Any]:
     """Returns alias, score and reasons: champion if the student passes the gate and is not worse than the champion by
-    more than the margin. A champion measured on other data or by another metric cannot be compared and does not stand in the way."""
+    more than the margin. A champion measured on other data or by another metric cannot be compared and does not stand in the way.
+    """
     score = report["student"]["metrics"]["test"]["onnx"]["score"]
     row = headline_latency(report)
-    against, reasons = [], []
+    against: list[str] = []
+    reasons: list[str] = []
     said = f"retention {report['retention']:.3f}, needed {config.min_retention:.3f}"
     (reasons if report["retention"] >= config.min_retention else against).append(said)
     if config.max_latency_ms is not None:

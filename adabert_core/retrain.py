@@ -7,11 +7,14 @@ onnx/model.onnx, whose weights are the moving average that validated best.
 import json
 import logging
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from scipy.special import softmax
+from sklearn.metrics import log_loss
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -20,6 +23,7 @@ from adabert_core.config import RetrainConfig
 from adabert_core.distillation import DistilledNetwork, separator_of, start_from_teacher, vocabulary_of
 from adabert_core.evaluate import Best, predict_logits, scores
 from adabert_core.export import export_onnx, fold_batch_norms, onnx_logits, open_session
+from adabert_core.network import AdaBertNetwork
 from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.search_space import Genotype
 from adabert_core.stages import StageReport, stage_frame
@@ -40,7 +44,9 @@ class ExportError(RuntimeError):
     """The exported network is not the trained one: a defect of ours or of the exporter, not of the user."""
 
 
-def run(config: RetrainConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
+def run(
+    config: RetrainConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
+) -> StageReport:
     """Trains and exports the student and returns its validation metrics."""
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         teacher, targets = load_teacher(inputs["teacher"]), read_targets(inputs["targets"])
@@ -62,12 +68,16 @@ def run(config: RetrainConfig, inputs: dict[str, Path], output: Path, *, tracker
         frame.metrics.update(check_onnx(student, frame.path, Collator(targets.validation.rows, teacher.template), targets))
         frame.metrics["parameters"] = sum(p.numel() for p in student.parameters())
         tracker.artifact(frame.path / "genotype.json")
-        log.info("student: %.2f M parameters, validation %s %.4f", frame.metrics["parameters"] / 1e6, targets.info["metric"], score)
+        log.info(
+            "student: %.2f M parameters, validation %s %.4f", frame.metrics["parameters"] / 1e6, targets.info["metric"], score
+        )
     checkpoints.clear(frame.checkpoint_key)
     return frame.finished
 
 
-def new_student(genotype: Genotype, teacher: Teacher, labels: list[str], channels: int, dropout: float) -> AdaBertForSequenceClassification:
+def new_student(
+    genotype: Genotype, teacher: Teacher, labels: list[str], channels: int, dropout: float
+) -> AdaBertForSequenceClassification:
     """Returns an untrained student with the teacher's vectors, reduced to `channels`."""
     settings = AdaBertConfig(
         vocab_size=vocabulary_of(teacher),
@@ -144,10 +154,17 @@ def train_student(
         schedule.step()
         average.update_parameters(student.network)
         if step + 1 in milestones:
-            logits = network_logits(average.module, genotype.depth, validation, accelerator)
+            logits = network_logits(cast("AdaBertNetwork", average.module), genotype.depth, validation, accelerator)
             found = scores(targets.validation.labels, logits.argmax(1), targets.info["metric"])
+            found["log_loss"] = float(log_loss(targets.validation.labels, softmax(logits, axis=1), labels=range(len(labels))))
+            log.info(
+                "student step %d: validation %s %.4f, log loss %.4f",
+                step + 1,
+                targets.info["metric"],
+                found["score"],
+                found["log_loss"],
+            )
             tracker.metrics({f"validation_{name}": value for name, value in found.items()}, step + 1)
-            log.info("student step %d: validation %s %.4f", step + 1, targets.info["metric"], found["score"])
             best.offer(found["score"], step + 1, average.module.state_dict())
 
     fit(
@@ -168,11 +185,13 @@ def train_student(
     return student.cpu().eval(), best.score
 
 
-def network_logits(network: torch.nn.Module, depth: int, rows: Collator, accelerator: Accelerator) -> np.ndarray:
+def network_logits(network: AdaBertNetwork, depth: int, rows: Collator, accelerator: Accelerator) -> np.ndarray:
     """Logits (rows, classes) of a network in evaluation mode."""
     network.eval()
     found = predict_logits(
-        lambda batch: network.logits(network.summaries(batch["input_ids"], batch["attention_mask"], depth), depth), rows, accelerator
+        lambda batch: network.logits(network.summaries(batch["input_ids"], batch["attention_mask"], depth), depth),
+        rows,
+        accelerator,
     )
     network.train()
     return found
@@ -198,10 +217,12 @@ def check_onnx(student: AdaBertForSequenceClassification, path: Path, rows: Coll
     student.eval()
     found = onnx_logits(open_session(path / "onnx" / "model.onnx"), rows)
     difference = float(np.abs(expected - found).max())
-    same = float((expected.argmax(1) == found.argmax(1)).mean())
+    top = np.sort(expected, axis=1)
+    undecided = top[:, -1] - top[:, -2] <= 2 * difference  # a tie to the last bit may fall either way
+    same = float(((expected.argmax(1) == found.argmax(1)) | undecided).mean())
     if difference > _PARITY or same < 1:
         raise ExportError(
-            f"{path / 'onnx'} differs from the torch student by {difference:.2g} (same answer on {same:.2%}): report this with genotype.json."
+            f"{path / 'onnx'} differs from torch by {difference:.2g}, same answer on {same:.2%}: report genotype.json."
         )
     labels, metric = targets.validation.labels, targets.info["metric"]
     values = scores(labels, found.argmax(1), metric)

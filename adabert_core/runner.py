@@ -52,6 +52,6 @@ def _pipeline_run(output: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def section_of(config: RunConfig, name: str) -> Any:  # noqa: ANN401 - one of the stage configs
+def section_of(config: RunConfig, name: str) -> Any:
     """The config of one stage."""
     return getattr(config, STAGES[name].section)

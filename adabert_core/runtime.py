@@ -17,7 +17,11 @@ def has_bf16(device: str) -> bool:
     """True when the hardware computes bf16 itself (AVX512-BF16 or AMX on a CPU); emulation would be slower than fp32."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.backends.cpu.get_cpu_capability(), torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
+    capabilities = (
+        torch.backends.cpu.get_cpu_capability(),
+        torch.cpu._is_avx512_bf16_supported(),
+        torch.cpu._is_amx_tile_supported(),
+    )
     return bool(capabilities[1] or capabilities[2])
 
 

@@ -49,7 +49,9 @@ class Trace:
         self.points = state["points"]
 
 
-def run(config: SearchConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
+def run(
+    config: SearchConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
+) -> StageReport:
     """Searches and returns the derived structure's depth and cost."""
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         teacher, targets = load_teacher(inputs["teacher"]), read_targets(inputs["targets"])
@@ -189,4 +191,6 @@ def structure_figures(supernet: Supernet, costs: Tensor) -> dict[str, float]:
 def _weight_optimizer(supernet: Supernet, config: SearchConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adamw":
         return torch.optim.AdamW(supernet.weights(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    return torch.optim.SGD(supernet.weights(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        supernet.weights(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )

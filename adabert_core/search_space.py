@@ -134,8 +134,10 @@ def operation_flops(primitive: str, channels: int) -> int:
 
 
 def size_flops_costs(channels: int) -> list[float]:
-    """Cost of each primitive in [0, 1]: the mean of its size and its FLOPs, each over the dearest one's (AdaBERT eq. 9,
-    the normalisation ours)."""
+    """Cost of each primitive in [0, 1]: the mean of its size and its FLOPs, each over the dearest one's.
+
+    AdaBERT eq. 9; the normalisation is ours.
+    """
     sizes = [operation_size(name, channels) for name in PRIMITIVES]
     flops = [operation_flops(name, channels) for name in PRIMITIVES]
     return [(s / max(sizes) + f / max(flops)) / 2 for s, f in zip(sizes, flops, strict=True)]
@@ -147,5 +149,5 @@ def cell_cost(genotype: Genotype, costs: list[float]) -> float:
 
 
 def matched_layer(student_layer: int, depth: int, teacher_layers: int) -> int:
-    """j = ceil(m * J / K): the teacher layer that layer m of a student of depth K learns from."""
+    """J = ceil(m * J / K): the teacher layer that layer m of a student of depth K learns from."""
     return math.ceil(student_layer * teacher_layers / depth)

@@ -84,11 +84,11 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 class StudentModel(PythonModel):
     """The MLflow flavour: a frame with column text (and text_b for pairs) in, label, score and scores out."""
 
-    def load_context(self, context: Any) -> None:  # noqa: ANN401 - MLflow's context
+    def load_context(self, context: Any) -> None:
         """Loads the student once per process; ADABERT_THREADS pins its threads."""
         self.predictor = Predictor(Path(context.artifacts["student"]), int(os.environ.get("ADABERT_THREADS", "0")))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """Returns a frame with label, score and scores (as JSON)."""
         import pandas as pd
 

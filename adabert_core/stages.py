@@ -87,14 +87,20 @@ class StageFrame:
 
 
 def run_stage(
-    name: str, config: Any, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints  # noqa: ANN401 - a stage config
+    name: str,
+    config: Any,
+    inputs: dict[str, Path],
+    output: Path,
+    *,
+    tracker: Tracker,
+    checkpoints: Checkpoints,
 ) -> StageReport:
     """Runs one stage by name and returns its report."""
     module = importlib.import_module(STAGES[name].module)
     return module.run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
 
 
-def is_done(name: str, config: Any, inputs: dict[str, Path], output: Path) -> bool:  # noqa: ANN401 - a stage config
+def is_done(name: str, config: Any, inputs: dict[str, Path], output: Path) -> bool:
     """True when `output` holds this stage's result for the same config and the same inputs."""
     from adabert_core.errors import UserError
 
@@ -108,7 +114,7 @@ def is_done(name: str, config: Any, inputs: dict[str, Path], output: Path) -> bo
 
 
 @contextlib.contextmanager
-def stage_frame(name: str, config: Any, inputs: dict[str, Path], output: Path, tracker: Tracker) -> Iterator[StageFrame]:  # noqa: ANN401
+def stage_frame(name: str, config: Any, inputs: dict[str, Path], output: Path, tracker: Tracker) -> Iterator[StageFrame]:
     """Checks the inputs, yields the frame, and turns what the block wrote into a whole stage directory."""
     started = time.perf_counter()
     _reset_peak_memory()

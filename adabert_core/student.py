@@ -24,7 +24,7 @@ class AdaBertConfig(PreTrainedConfig):
         genotype: dict[str, Any] | None = None,
         separator_id: int | None = None,
         dropout: float = 0.1,
-        **kwargs: Any,  # noqa: ANN401 - what every Hugging Face config takes
+        **kwargs: Any,
     ) -> None:
         self.vocab_size, self.channels, self.max_position_embeddings = vocab_size, channels, max_position_embeddings
         self.genotype = genotype or {"depth": 1, "edges": []}
@@ -64,7 +64,7 @@ class AdaBertForSequenceClassification(PreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        **kwargs: Any,  # noqa: ANN401 - pipelines pass options along
+        **kwargs: Any,
     ) -> SequenceClassifierOutput:
         """Ids and mask (B, L) -> logits (B, classes), with the cross-entropy where labels are given.
 

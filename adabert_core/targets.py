@@ -32,7 +32,9 @@ STAGE = "distill_targets"
 _SHARD_ROWS = 8192
 
 
-def run(config: TargetsConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
+def run(
+    config: TargetsConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
+) -> StageReport:
     """Fits the probes, scores all text and returns the probes' validation accuracies."""
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         dataset, teacher = read_dataset(inputs["dataset"]), load_teacher(inputs["teacher"])

@@ -31,17 +31,19 @@ log = logging.getLogger(__name__)
 STAGE = "finetune_teacher"
 
 
-def run(config: TeacherConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
+def run(
+    config: TeacherConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
+) -> StageReport:
     """Fine-tunes the teacher and returns its validation metrics."""
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         dataset = read_dataset(inputs["dataset"])
+        accelerator = make_accelerator(config.device, config.precision)
+        generator = seed_everything(config.seed)  # before the model: its head is drawn at random
         teacher = new_teacher(config.model, dataset.labels, dataset.pair, config.max_length)
         train = dataset.split("train")
         rows, labels = teacher.collator(train), train.labels
         validation = dataset.split("validation")
         validation_rows = teacher.collator(validation)
-        accelerator = make_accelerator(config.device, config.precision)
-        generator = seed_everything(config.seed)
         steps = total_steps(len(labels), config.batch_size, config.epochs, config.min_steps, config.max_steps)
         model = teacher.model.to(accelerator.device)
         optimizer = torch.optim.AdamW(_decay_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
@@ -103,12 +105,12 @@ class Teacher:
         """Returns batches over a split's rows, tokenised once."""
         return Collator(tokenize(self.tokenizer, self.template, split.text_a, split.text_b, self.max_length), self.template)
 
-    def logits(self, rows: Collator, accelerator: Any) -> np.ndarray:  # noqa: ANN401 - Accelerator
+    def logits(self, rows: Collator, accelerator: Any) -> np.ndarray:
         """Logits (rows, classes) in evaluation mode."""
         self.model.eval()
         return predict_logits(lambda batch: self.model(**batch).logits, rows, accelerator)
 
-    def scores(self, rows: Collator, labels: np.ndarray, metric: str, accelerator: Any) -> dict[str, float]:  # noqa: ANN401
+    def scores(self, rows: Collator, labels: np.ndarray, metric: str, accelerator: Any) -> dict[str, float]:
         """Metrics on the rows."""
         return scores(labels, self.logits(rows, accelerator).argmax(1), metric)
 
@@ -148,7 +150,7 @@ def load_teacher(path: Path) -> Teacher:
     return _load(str(path / "model"), str(path), settings["pair"], settings["max_length"])
 
 
-def _load(source: str, name: str, pair: bool, max_length: int, **head: Any) -> Teacher:  # noqa: ANN401 - options of from_pretrained
+def _load(source: str, name: str, pair: bool, max_length: int, **head: Any) -> Teacher:
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # a fresh head is what we ask for, not worth a page of warnings
     transformers.logging.disable_progress_bar()
@@ -159,11 +161,15 @@ def _load(source: str, name: str, pair: bool, max_length: int, **head: Any) -> T
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"teacher.model {name} cannot be loaded ({reason}); name builtin:minilm, a local folder or a hub id.") from error
+        raise UserError(
+            f"teacher.model {name} cannot be loaded ({reason}); name builtin:minilm, a local folder or a hub id."
+        ) from error
     finally:
         transformers.logging.set_verbosity(verbosity)
     if not tokenizer.is_fast:
-        raise UserError(f"teacher.model {name} has no fast tokenizer (tokenizer.json), which the student needs; choose another teacher.")
+        raise UserError(
+            f"teacher.model {name} has no fast tokenizer (tokenizer.json), which the student needs; choose another teacher."
+        )
     limit = min(max_length, getattr(model.config, "max_position_embeddings", max_length) or max_length)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
@@ -181,5 +187,6 @@ def _warn_if_useless(found: dict[str, float], labels: np.ndarray, dataset: Datas
     majority = np.bincount(labels).max() / len(labels)
     if found["accuracy"] <= majority and found["matthews"] < 0.1:
         log.warning(
-            "the teacher is no better than always answering the largest class (%.3f): check data.label, or raise teacher.epochs", majority
+            "the teacher is no better than always answering the largest class (%.3f): check data.label, or raise teacher.epochs",
+            majority,
         )

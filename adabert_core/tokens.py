@@ -98,7 +98,7 @@ class Template:
     segments: bool  # the model tells texts apart by token_type_ids
 
     @classmethod
-    def of(cls, tokenizer: Any, pair: bool) -> "Template":  # noqa: ANN401 - any fast tokenizer
+    def of(cls, tokenizer: Any, pair: bool) -> "Template":
         """Returns the template of a fast tokenizer for single texts or for pairs."""
         encoded = tokenizer("a", "b") if pair else tokenizer("a")
         ids, owners = encoded["input_ids"], encoded.sequence_ids(0)
@@ -118,7 +118,7 @@ class Template:
         return len(self.prefix) + len(self.middle) + len(self.suffix)
 
 
-def tokenize(tokenizer: Any, template: Template, text_a: list[str], text_b: list[str] | None, max_length: int) -> TokenRows:  # noqa: ANN401
+def tokenize(tokenizer: Any, template: Template, text_a: list[str], text_b: list[str] | None, max_length: int) -> TokenRows:
     """Returns the rows' token ids without special tokens, cut so that with them they have at most `max_length`.
 
     Pairs are cut longest first, as the tokenizer itself would.

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -19,10 +20,11 @@ log = logging.getLogger(__name__)
 _FLUSH_EVERY_SECONDS = 5.0
 _PARENT_TAG = "adabert.pipeline_run"
 _SERVING_PACKAGES = ("mlflow", "onnxruntime", "tokenizers", "numpy", "pandas")
-_TIMEOUTS = {
+_BOUNDS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
@@ -101,7 +103,7 @@ class Tracker:
 
     def _attempt(self, action: Callable[[], None]) -> None:
         try:
-            with _bounded_timeouts():
+            with _bounded():
                 action()
         except Exception as error:  # noqa: BLE001 - tracking must never stop a run, whatever the client raises
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -109,11 +111,12 @@ class Tracker:
             self.uri = self._run_id = ""
             self._buffer.clear()
 
-    def _client_or_new(self) -> Any:  # noqa: ANN401 - MlflowClient, imported late because it takes seconds
+    def _client_or_new(self) -> Any:
         if self._client is None:
-            logging.getLogger("alembic").setLevel(logging.WARNING)
-            logging.getLogger("mlflow").setLevel(logging.WARNING)
             from mlflow.tracking import MlflowClient
+
+            for noisy in ("alembic", "mlflow"):  # after the import, which sets their levels
+                logging.getLogger(noisy).setLevel(logging.WARNING)
 
             if self.uri.startswith("sqlite:///"):
                 Path(self.uri.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +137,9 @@ class Tracker:
     def _parent(self) -> str:
         client = self._client_or_new()
         experiment = client.get_experiment_by_name(self.experiment)
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(self.experiment, **_artifacts(self.uri))
+        experiment_id = (
+            experiment.experiment_id if experiment else client.create_experiment(self.experiment, **_artifacts(self.uri))
+        )
         if resumed := os.environ.get("MLFLOW_RUN_ID"):
             return resumed
         wanted = f"tags.`{_PARENT_TAG}` = '{self.pipeline_run}'"
@@ -162,7 +167,8 @@ class Tracker:
         answers = [ColSpec("string", "label"), ColSpec("double", "score"), ColSpec("string", "scores")]
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
-        with mlflow.start_run(run_id=self._run_id):
+        with mlflow.start_run(run_id=self._run_id), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it asks for type hints that would make serving.py import MLflow
             logged = mlflow.pyfunc.log_model(
                 name="student",
                 python_model=str(Path(__file__).with_name("serving.py")),
@@ -191,8 +197,8 @@ def _artifacts(uri: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _bounded_timeouts() -> Iterator[None]:
-    missing = {name: value for name, value in _TIMEOUTS.items() if name not in os.environ}
+def _bounded() -> Iterator[None]:
+    missing = {name: value for name, value in _BOUNDS.items() if name not in os.environ}
     os.environ.update(missing)
     try:
         yield

@@ -27,7 +27,7 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """The state."""
 
-    def load_state_dict(self, state: dict[str, Any], /) -> Any:  # noqa: ANN401
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
         """Restores a state."""
 
 

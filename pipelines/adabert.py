@@ -1,17 +1,17 @@
 """The DAG. Read it top to bottom: every stage is one line, every arrow one directory."""
 
+from kfp import dsl
+from kfp.dsl.graph_component import GraphComponent
+
 from components.benchmark.component import benchmark as measure
 from components.distill_targets.component import distill_targets
-from components.fingerprint_data.component import fingerprint_data
 from components.finetune_teacher.component import finetune_teacher
+from components.fingerprint_data.component import fingerprint_data
 from components.finish_run.component import finish_run
 from components.prepare_data.component import prepare_data
 from components.register.component import register as admit
 from components.retrain.component import retrain as train_student
 from components.search.component import search as search_structure
-from kfp import dsl
-from kfp.dsl.graph_component import GraphComponent
-
 from pipelines.resources import place
 
 
@@ -31,7 +31,7 @@ def build(image: str, gpus: int) -> GraphComponent:
         tracking_uri: str,
         experiment: str,
         checkpoint_uri: str,
-    ):  # noqa: ANN202 - KFP reads a return annotation as an output
+    ) -> None:
         """Seven stages, one section of settings each.
 
         0. fingerprint_data names the rows' content, so that unchanged data is a cache hit from here to the end.
@@ -52,7 +52,9 @@ def build(image: str, gpus: int) -> GraphComponent:
             rows = place(prepare_data(config=data, **tracking), image, gpus).outputs["dataset"]
             tuned = place(finetune_teacher(config=teacher, dataset=rows, **shared), image, gpus).outputs["teacher"]
             scored = place(distill_targets(config=targets, dataset=rows, teacher=tuned, **shared), image, gpus).outputs["targets"]
-            found = place(search_structure(config=search, teacher=tuned, targets=scored, **shared), image, gpus).outputs["searched"]
+            found = place(search_structure(config=search, teacher=tuned, targets=scored, **shared), image, gpus).outputs[
+                "searched"
+            ]
             small = place(train_student(config=retrain, teacher=tuned, targets=scored, search=found, **shared), image, gpus)
             model = small.outputs["student"]
             parts = {"dataset": rows, "teacher": tuned, "targets": scored, "search": found, "student": model}

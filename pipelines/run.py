@@ -3,29 +3,37 @@
 Comes in: a preset and overrides. Goes out: one IR YAML; or a run folder with one directory per stage, as `adabert run` leaves it.
 """
 
+import contextlib
 import dataclasses
+import io
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import uuid
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
+from kfp import compiler, components, local
+
 from adabert_core import __version__
 from adabert_core.artifacts import MANIFEST, git_sha
 from adabert_core.cli import show_report
 from adabert_core.config import SECTIONS, RunConfig, load_run_config
 from adabert_core.errors import UserError
 from adabert_core.stages import STAGES
-from kfp import compiler, components, local
-
 from pipelines.adabert import build
 
+_OWN_LINE = re.compile(r"\s*\d\d:\d\d:\d\d ")
 PRESET = Path(__file__).parent / "configs" / "quickstart.yaml"
-_config = click.option("--config", "config_path", type=click.Path(path_type=Path), default=PRESET, show_default=True, help="Preset.")
+_config = click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), default=PRESET, show_default=True, help="Preset."
+)
 _set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. data.label=stars.")
 _gpus = click.option("--gpus", default=1, show_default=True, help="GPUs of each training stage; 0 for a cluster without any.")
 
@@ -68,14 +76,57 @@ def run_local(config: RunConfig, output: Path, *, cache: bool) -> None:
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=str(root / "tasks"), workspace_root=str(root / "workspace"), enable_caching=cache)
     try:
-        components.load_component_from_file(str(file))(**pipeline_parameters(config, str(output / "checkpoints")))
+        with narrowed_output(root / "log.txt"):
+            components.load_component_from_file(str(file))(**pipeline_parameters(config, str(output / "checkpoints")))
     except RuntimeError as error:
         if sentence.is_file():
             raise UserError(sentence.read_text()) from error
-        raise
+        raise RuntimeError(f"{error}; the whole log is {root / 'log.txt'}:\n{_tail(root / 'log.txt')}") from error
     finally:
         collect(root / "tasks", output)
     run_id.unlink()  # a finished run is over; the next one gets a parent of its own
+
+
+@contextlib.contextmanager
+def narrowed_output(log: Path) -> Iterator[None]:
+    """Shows only the stages' own log lines on the terminal; everything that KFP prints besides goes to a file."""
+    logging.disable(logging.INFO)
+    try:
+        with (
+            log.open("w", encoding="utf-8") as file,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(_Narrow(file, sys.stdout)),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+class _Narrow(io.TextIOBase):
+    """Copies all lines to a file and the stages' own to the terminal."""
+
+    def __init__(self, file: TextIO, terminal: TextIO) -> None:
+        self.file, self.terminal, self.line = file, terminal, ""
+
+    def write(self, text: str) -> int:
+        """Takes any piece of text; lines are passed on when they are complete."""
+        self.file.write(text)
+        *lines, self.line = (self.line + text).split("\n")
+        for line in lines:
+            if _OWN_LINE.match(line) and "executor output file" not in line:
+                self.terminal.write(line.strip() + "\n")
+                self.terminal.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes both."""
+        self.file.flush()
+        self.terminal.flush()
+
+
+def _tail(log: Path, lines: int = 40) -> str:
+    return "\n".join(log.read_text(encoding="utf-8").splitlines()[-lines:])
 
 
 def collect(tasks: Path, output: Path) -> None:
@@ -96,7 +147,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _plain(section: Any) -> dict[str, Any]:  # noqa: ANN401 - one of the stage configs
+def _plain(section: Any) -> dict[str, Any]:
     values = {name: value for name, value in dataclasses.asdict(section).items() if value is not None}
     values.pop("seed", None)  # a parameter of its own
     return values
@@ -114,7 +165,9 @@ def cli() -> None:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("build/adabert_pipeline.yaml"), show_default=True)
 @click.option("--image", default="", help="Image of all tasks; default: adabert-python:VERSION-COMMIT.")
 @click.option("--checkpoint-uri", default="", help="Default of the pipeline's checkpoint_uri.")
-def compile_command(config_path: Path, overrides: tuple[str, ...], gpus: int, output: Path, image: str, checkpoint_uri: str) -> None:
+def compile_command(
+    config_path: Path, overrides: tuple[str, ...], gpus: int, output: Path, image: str, checkpoint_uri: str
+) -> None:
     """Write the DAG as one IR YAML that `kfp run create -f` takes as it is."""
     compile_pipeline(load_run_config(config_path, overrides), output, image or default_image(), gpus, checkpoint_uri)
     click.echo(f"wrote {output}")

@@ -20,6 +20,7 @@ from adabert_core.errors import UserError
 
 log = logging.getLogger(__name__)
 
+
 @dataclasses.dataclass(frozen=True)
 class _Package:
     """One pinned archive on the package index."""

@@ -33,7 +33,7 @@ def is_measure(names: Collection[str]) -> bool:
     return all(_NUMBER.fullmatch(name) for name in names) and not all(_WHOLE.fullmatch(name) for name in names)
 
 
-def _name(value: Any) -> str | None:  # noqa: ANN401 - a cell of any type
+def _name(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     name = str(value).strip()

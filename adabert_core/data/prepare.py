@@ -29,9 +29,7 @@ STAGE = "prepare_data"
 _IMBALANCED_SHARE = 0.75
 
 
-def run(
-    config: DataConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
-) -> StageReport:
+def run(config: DataConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
     """Returns the report of a finished DatasetDir at `output`.
 
     Raises:

@@ -129,7 +129,7 @@ def _load_hub(source: str) -> dict[str, Any]:
     )
 
 
-def _hub_table(name: str, rows: Any, label: str) -> Table:  # noqa: ANN401 - datasets.Dataset, which is imported late
+def _hub_table(name: str, rows: Any, label: str) -> Table:
     frame = rows.to_pandas().astype(object)
     class_names = getattr(rows.features.get(label), "names", None)
     if class_names:
@@ -139,5 +139,5 @@ def _hub_table(name: str, rows: Any, label: str) -> Table:  # noqa: ANN401 - dat
     return Table(name, frame)
 
 
-def _hides_labels(rows: Any, label: str) -> bool:  # noqa: ANN401 - datasets.Dataset, which is imported late
+def _hides_labels(rows: Any, label: str) -> bool:
     return label in rows.column_names and set(rows.unique(label)) == {_HIDDEN_LABEL}

@@ -1,8 +1,9 @@
 """Scores the test split once, times the models and writes the report."""
 
-from components.image import IMAGE
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, HTML, Metrics, Model, Input, Output
+from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
+
+from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -25,9 +26,24 @@ def benchmark(
     """Scores the test split once, times the models and writes the report."""
     from adabert_core.entry import run_component
 
-    shared = {"seed": seed, "data_version": data_version, "tracking_uri": tracking_uri, "experiment": experiment}
-    inputs = {"dataset": dataset.path, "teacher": teacher.path, "targets": targets.path, "search": search.path, "student": student.path}
-    report = run_component("benchmark", config, inputs, benchmark_result.path, checkpoint_uri=checkpoint_uri, **shared)
+    inputs = {
+        "dataset": dataset.path,
+        "teacher": teacher.path,
+        "targets": targets.path,
+        "search": search.path,
+        "student": student.path,
+    }
+    report = run_component(
+        "benchmark",
+        config,
+        inputs,
+        benchmark_result.path,
+        seed=seed,
+        data_version=data_version,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        checkpoint_uri=checkpoint_uri,
+    )
 
     import math
     import shutil

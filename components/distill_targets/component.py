@@ -1,8 +1,9 @@
 """Fits a probe on every teacher layer and scores real and augmented text."""
 
-from components.image import IMAGE
 from kfp import dsl
-from kfp.dsl import Dataset, Model, Input, Output
+from kfp.dsl import Dataset, Input, Model, Output
+
+from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -20,6 +21,15 @@ def distill_targets(
     """Fits a probe on every teacher layer and scores real and augmented text."""
     from adabert_core.entry import run_component
 
-    shared = {"seed": seed, "data_version": data_version, "tracking_uri": tracking_uri, "experiment": experiment}
     inputs = {"dataset": dataset.path, "teacher": teacher.path}
-    run_component("distill_targets", config, inputs, targets.path, checkpoint_uri=checkpoint_uri, **shared)
+    run_component(
+        "distill_targets",
+        config,
+        inputs,
+        targets.path,
+        seed=seed,
+        data_version=data_version,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        checkpoint_uri=checkpoint_uri,
+    )

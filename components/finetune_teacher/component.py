@@ -1,8 +1,9 @@
 """Fine-tunes the teacher on the train split."""
 
-from components.image import IMAGE
 from kfp import dsl
-from kfp.dsl import Dataset, Model, Input, Output
+from kfp.dsl import Dataset, Input, Model, Output
+
+from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -19,6 +20,15 @@ def finetune_teacher(
     """Fine-tunes the teacher on the train split."""
     from adabert_core.entry import run_component
 
-    shared = {"seed": seed, "data_version": data_version, "tracking_uri": tracking_uri, "experiment": experiment}
     inputs = {"dataset": dataset.path}
-    run_component("finetune_teacher", config, inputs, teacher.path, checkpoint_uri=checkpoint_uri, **shared)
+    run_component(
+        "finetune_teacher",
+        config,
+        inputs,
+        teacher.path,
+        seed=seed,
+        data_version=data_version,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        checkpoint_uri=checkpoint_uri,
+    )

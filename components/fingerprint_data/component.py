@@ -1,7 +1,8 @@
 """Reads the source and names its content. The only task that is never cached: it is what tells new data from old."""
 
-from components.image import IMAGE
 from kfp import dsl
+
+from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -1,8 +1,9 @@
 """Closes the pipeline run's MLflow parent with the status of the DAG; runs whatever happened."""
 
-from components.image import IMAGE
 from kfp import dsl
 from kfp.dsl import PipelineTaskFinalStatus
+
+from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

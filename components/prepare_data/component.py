@@ -1,8 +1,9 @@
 """Reads, checks and splits the rows."""
 
-from components.image import IMAGE
 from kfp import dsl
 from kfp.dsl import Dataset, Output
+
+from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -10,5 +11,6 @@ def prepare_data(config: dict, data_version: str, tracking_uri: str, experiment:
     """Reads, checks and splits the rows; cached as long as `data_version` stays the same."""
     from adabert_core.entry import run_component
 
-    shared = {"data_version": data_version, "tracking_uri": tracking_uri, "experiment": experiment}
-    run_component("prepare_data", config, {}, dataset.path, **shared)
+    run_component(
+        "prepare_data", config, {}, dataset.path, data_version=data_version, tracking_uri=tracking_uri, experiment=experiment
+    )

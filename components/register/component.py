@@ -1,8 +1,9 @@
 """Decides on the student and registers it."""
 
-from components.image import IMAGE
 from kfp import dsl
-from kfp.dsl import Artifact, Model, Input, Output
+from kfp.dsl import Artifact, Input, Model, Output
+
+from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -20,6 +21,15 @@ def register(
     """Decides on the student and registers it."""
     from adabert_core.entry import run_component
 
-    shared = {"seed": seed, "data_version": data_version, "tracking_uri": tracking_uri, "experiment": experiment}
     inputs = {"student": student.path, "benchmark": benchmark.path}
-    run_component("register", config, inputs, decision.path, checkpoint_uri=checkpoint_uri, **shared)
+    run_component(
+        "register",
+        config,
+        inputs,
+        decision.path,
+        seed=seed,
+        data_version=data_version,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        checkpoint_uri=checkpoint_uri,
+    )

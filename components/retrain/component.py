@@ -1,8 +1,9 @@
 """Trains and exports the student of the structure that was found."""
 
-from components.image import IMAGE
 from kfp import dsl
-from kfp.dsl import Dataset, Model, Input, Output
+from kfp.dsl import Dataset, Input, Model, Output
+
+from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -21,6 +22,15 @@ def retrain(
     """Trains and exports the student of the structure that was found."""
     from adabert_core.entry import run_component
 
-    shared = {"seed": seed, "data_version": data_version, "tracking_uri": tracking_uri, "experiment": experiment}
     inputs = {"teacher": teacher.path, "targets": targets.path, "search": search.path}
-    run_component("retrain", config, inputs, student.path, checkpoint_uri=checkpoint_uri, **shared)
+    run_component(
+        "retrain",
+        config,
+        inputs,
+        student.path,
+        seed=seed,
+        data_version=data_version,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        checkpoint_uri=checkpoint_uri,
+    )

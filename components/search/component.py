@@ -1,8 +1,9 @@
 """Searches the structure of the student."""
 
-from components.image import IMAGE
 from kfp import dsl
-from kfp.dsl import Dataset, Model, Input, Output
+from kfp.dsl import Dataset, Input, Model, Output
+
+from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -20,6 +21,15 @@ def search(
     """Searches the structure of the student."""
     from adabert_core.entry import run_component
 
-    shared = {"seed": seed, "data_version": data_version, "tracking_uri": tracking_uri, "experiment": experiment}
     inputs = {"teacher": teacher.path, "targets": targets.path}
-    run_component("search", config, inputs, searched.path, checkpoint_uri=checkpoint_uri, **shared)
+    run_component(
+        "search",
+        config,
+        inputs,
+        searched.path,
+        seed=seed,
+        data_version=data_version,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        checkpoint_uri=checkpoint_uri,
+    )

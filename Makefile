@@ -1,0 +1,51 @@
+# Every target works in $(VENV), made on first use from constraints.txt. `make help` lists the targets.
+VENV    ?= .venv
+PYTHON  ?= python3.11
+CONFIG  ?= pipelines/configs/quickstart.yaml
+OUTPUT  ?= runs/quickstart
+IMAGE   ?=
+SET     ?=
+PORT    ?= 5000
+TRACKING ?= sqlite:///mlflow.db
+
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+SETS  := $(foreach pair,$(SET),--set $(pair))
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint format compile golden dashboard clean
+
+help: ## list the targets and their variables
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "  variables    VENV=$(VENV) PYTHON=$(PYTHON) CONFIG=$(CONFIG) OUTPUT=$(OUTPUT) SET='key=value ...' IMAGE= PORT=$(PORT)"
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not here; name a Python 3.11 or later with PYTHON=..."; exit 2; }
+	@echo "making $(VENV) (a few minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: $(READY) ## run the main job on the embedded data; the run is left in OUTPUT
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pipelines.run local --config $(CONFIG) $(SETS) --output $(OUTPUT)
+
+test: $(READY) ## the fast tests: no network but the package registry, no GPU, no docker
+	@OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 -m "not integration" $(ARGS)
+
+lint: $(READY) ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy adabert_core components pipelines tests
+
+format: $(READY) ## let ruff sort and format
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+compile: $(READY) ## write the DAG as one IR YAML, build/adabert_pipeline.yaml, with CONFIG's values as defaults
+	@$(BIN)/python -m pipelines.run compile --config $(CONFIG) $(SETS) $(if $(IMAGE),--image $(IMAGE))
+
+golden: $(READY) ## rewrite the committed copy of the compiled DAG after a change that is meant
+	@$(BIN)/python -m pipelines.run compile --image adabert-python:golden --output pipelines/adabert_pipeline.golden.yaml
+
+dashboard: $(READY) ## MLflow on http://127.0.0.1:PORT over the runs of this checkout
+	@$(BIN)/mlflow server --backend-store-uri $(TRACKING) --host 127.0.0.1 --port $(PORT)
+
+clean: ## remove build outputs; runs and the environment stay
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache

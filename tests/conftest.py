@@ -1,0 +1,155 @@
+"""Tiny teachers of two families, a small data set whose labels can be learned, and target rows from made-up ids."""
+
+import csv
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+GOOD = ("good", "great", "fine", "lovely", "superb", "charming")
+BAD = ("bad", "awful", "poor", "dull", "boring", "ugly")
+OTHER = ("the", "a", "film", "story", "plot", "cast", "was", "is", "very", "and", "play", "scene", "end", "it", "of", "this")
+WORDS = (*GOOD, *BAD, *OTHER)
+LABELS = ["bad", "good"]
+
+
+def sentences(count: int, seed: int) -> list[tuple[str, str]]:
+    """Rows of (text, label): two of a class's words among other words, so that the label can be learned."""
+    rng = random.Random(seed)  # noqa: S311
+    rows = []
+    for i in range(count):
+        label = LABELS[i % 2]
+        words = rng.sample(GOOD if label == "good" else BAD, 2) + rng.choices(OTHER, k=rng.randint(2, 9))
+        rng.shuffle(words)
+        rows.append((f"{' '.join(words)} {rng.choice(OTHER)}s", label))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 2 layers x 32 with random weights and a WordPiece tokenizer ([CLS] A [SEP] B [SEP], segments)."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "##s", "##ing", "."]
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    folder = tmp_path_factory.mktemp("bert")
+    BertForSequenceClassification(config).save_pretrained(folder, safe_serialization=True)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A RoBERTa of 2 layers x 32 with random weights and a WordLevel tokenizer (<s> A </s></s> B </s>, no segments)."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForSequenceClassification
+
+    vocabulary = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *WORDS]
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="<unk>"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        cls_token="<s>",
+        sep_token="</s>",
+        mask_token="<mask>",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=66,
+        type_vocab_size=1,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+    )
+    folder = tmp_path_factory.mktemp("roberta")
+    RobertaForSequenceClassification(config).save_pretrained(folder, safe_serialization=True)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["bert", "roberta"])
+def tokenizer(request: pytest.FixtureRequest) -> Any:
+    """The fast tokenizer of either family, as a user's folder gives it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(request.getfixturevalue(f"{request.param}_folder"))
+
+
+@pytest.fixture(scope="session")
+def learnable_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 rows of text and label (bad, good) whose label follows from the words."""
+    path = tmp_path_factory.mktemp("rows") / "rows.csv"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([("text", "label"), *sentences(300, seed=0)])
+    return path
+
+
+@pytest.fixture(scope="session")
+def target_rows() -> Callable[..., Any]:
+    """Builds TargetRows from ids: teacher logits `sure` at the label, probes that grow as sure layer by layer."""
+    import numpy as np
+
+    from adabert_core.target_rows import TargetRows
+    from adabert_core.tokens import Ragged, TokenRows
+
+    def built(
+        ids: Sequence[Sequence[int]],
+        labels: Sequence[int],
+        second: Sequence[Sequence[int]] | None = None,
+        *,
+        classes: int = 2,
+        layers: int = 2,
+        sure: float = 4.0,
+    ) -> TargetRows:
+        rows = TokenRows(Ragged.of(ids), None if second is None else Ragged.of(second))
+        logits = np.eye(classes, dtype=np.float32)[labels] * np.float32(sure)
+        probes = np.stack([logits * np.float32(j / layers) for j in range(layers + 1)], axis=1)
+        return TargetRows(rows, np.asarray(labels), logits, probes)
+
+    return built

@@ -1,0 +1,148 @@
+import dataclasses
+import json
+
+import pytest
+
+from adabert_core.artifacts import Manifest, file_digest, list_files, read_manifest, whole_directory, write_json, write_manifest
+from adabert_core.errors import UserError
+
+MANIFEST = Manifest(
+    stage="search",
+    config={"beta": 4.0},
+    seed=0,
+    data_version="abc",
+    parents={"teacher": "t1"},
+    files={"genotype.json": "d1"},
+    metrics={"depth": 2.0},
+    wall_seconds=1.5,
+    peak_memory_bytes=100,
+)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_directory_appears_whole(tmp_path):
+    target = tmp_path / "deep" / "search"
+    with whole_directory(target) as scratch:
+        (scratch / "sub").mkdir()
+        (scratch / "sub" / "a").write_text("a")
+        assert not target.exists()
+    assert (target / "sub" / "a").read_text() == "a"
+    assert names(tmp_path / "deep") == ["search"]
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_failure_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), whole_directory(tmp_path / "search") as scratch:
+        (scratch / "a").write_text("a")
+        raise RuntimeError
+    assert names(tmp_path) == []
+
+
+def test_failure_keeps_the_old_one(tmp_path):
+    with whole_directory(tmp_path / "search") as scratch:
+        (scratch / "old").write_text("old")
+    with pytest.raises(KeyboardInterrupt), whole_directory(tmp_path / "search") as scratch:
+        (scratch / "new").write_text("new")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["search"]
+    assert names(tmp_path / "search") == ["old"]
+
+
+def test_success_replaces_the_old_one(tmp_path):
+    for name in ("old", "new"):
+        with whole_directory(tmp_path / "search") as scratch:
+            (scratch / name).write_text(name)
+    assert names(tmp_path) == ["search"]
+    assert names(tmp_path / "search") == ["new"]
+
+
+@pytest.fixture
+def stage(tmp_path):
+    (tmp_path / "genotype.json").write_text("{}")
+    write_manifest(tmp_path, MANIFEST)
+    return tmp_path
+
+
+def test_manifest_comes_back_as_it_was(stage):
+    assert read_manifest(stage, "search") == MANIFEST
+
+
+def test_directory_without_a_manifest_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is not a finished search directory .*run `adabert search` first"):
+        read_manifest(tmp_path / "nowhere", "search")
+
+
+def test_directory_of_another_stage_is_refused(stage):
+    with pytest.raises(UserError, match="was written by search, but a retrain directory is needed here"):
+        read_manifest(stage, "retrain")
+
+
+def test_missing_file_is_named(stage):
+    (stage / "genotype.json").unlink()
+    with pytest.raises(UserError, match=r"genotype\.json is missing though manifest\.json lists it"):
+        read_manifest(stage, "search")
+
+
+def test_other_schema_is_refused(stage):
+    write_manifest(stage, dataclasses.replace(MANIFEST, schema_version=99))
+    with pytest.raises(UserError, match="has schema 99, this version reads 1"):
+        read_manifest(stage, "search")
+
+
+@pytest.mark.parametrize("content", ["not json", "[1]", '{"stage": "search"}', '{"stage": "search", "colour": "red"}'])
+def test_unreadable_manifest_is_refused(stage, content):
+    (stage / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match="is not a manifest this version can read"):
+        read_manifest(stage, "search")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"wall_seconds": 99.0},
+        {"peak_memory_bytes": 7},
+        {"package_version": "9.9"},
+        {"git_sha": "fff"},
+        {"metrics": {"depth": 3.0}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_digest_does_not_depend_on_times_memory_or_versions(change):
+    assert dataclasses.replace(MANIFEST, **change).digest == MANIFEST.digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"beta": 2.0}},
+        {"files": {"genotype.json": "d2"}},
+        {"parents": {"teacher": "t2"}},
+        {"data_version": "x"},
+        {"stage": "retrain"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_digest_depends_on_the_content(change):
+    assert dataclasses.replace(MANIFEST, **change).digest != MANIFEST.digest
+
+
+def test_digest_survives_the_disk(stage):
+    assert read_manifest(stage, "search").digest == MANIFEST.digest
+
+
+def test_files_are_listed_with_their_digests_but_for_the_manifest(stage):
+    (stage / "sub").mkdir()
+    (stage / "sub" / "a").write_bytes(b"abc")
+    found = list_files(stage)
+    assert list(found) == ["genotype.json", "sub/a"]
+    assert found["sub/a"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_digest(stage / "sub" / "a") == found["sub/a"]
+
+
+def test_json_has_sorted_keys(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": [2]})
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": [\n    2\n  ],\n  "b": 1\n}\n'
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [2], "b": 1}
