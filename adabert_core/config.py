@@ -123,6 +123,7 @@ class RetrainConfig:
     clip_norm: Positive = 5.0
     ema_decay: Fraction = 0.999
     dropout: Fraction = 0.1
+    word_dropout: Fraction = 0.0
     evaluations: Count = 6
     seed: int = 0
     device: Device = "auto"
@@ -255,6 +256,6 @@ def _first_sentence(error: ValidationError, cls: type, prefix: str) -> str:
             owner = typing.get_type_hints(owner).get(part, owner)
         known = [field.name for field in dataclasses.fields(owner)]
         near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.0)
-        return f"unknown key {prefix}{'.'.join(loc)}: did you mean {'.'.join([*loc[:-1], near[0]])}?"
+        return f"unknown key {prefix}{'.'.join(loc)}: did you mean {prefix}{'.'.join([*loc[:-1], near[0]])}?"
     depth = 2 if cls is RunConfig and loc and loc[0] in SECTIONS else 1
     return f"{prefix}{'.'.join(loc[:depth])}: {first['msg'].lower()}, got {first['input']!r}."

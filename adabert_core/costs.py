@@ -11,8 +11,9 @@ from adabert_core.storage import Checkpoints
 
 
 def operation_costs(kind: str, channels: int, checkpoints: Checkpoints, key: str) -> list[float]:
-    """Returns the cost of each of PRIMITIVES in [0, 1], the dearest at 1. Measured costs are kept under `key` at once,
-    so that a resumed search goes on with the same table.
+    """Returns the cost of each of PRIMITIVES in [0, 1], the dearest at 1.
+
+    Measured costs are kept under `key` at once, so that a resumed search goes on with the same table.
     """
     if kind == "size_flops":
         return size_flops_costs(channels)

@@ -32,7 +32,7 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
     for module in folded.modules():
         if isinstance(module, ReluConvNorm):
             module.conv = nn.utils.fuse_conv_bn_eval(module.conv, module.norm.norm)
-            module.norm = _PassThrough()
+            module.norm = _PassThrough()  # type: ignore[assignment]
     return folded
 
 

@@ -55,7 +55,7 @@ def latency_row(model: str, runtime: str, threads: int, batch: int, length: int,
 
 
 def with_speedups(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Adds speedup_vs_bert_base and speedup_vs_teacher to every row that has a match of equal runtime, threads, batch and length."""
+    """Adds speedup_vs_bert_base and speedup_vs_teacher to rows with a match of equal runtime, threads, batch and length."""
     keys = ("runtime", "threads", "batch", "length")
     by_match = {(row["model"], *(row[k] for k in keys)): row["p50_ms"] for row in rows}
     found = []

@@ -53,8 +53,10 @@ def run(
 
 
 def decide(report: dict[str, Any], config: RegisterConfig, champion: dict[str, str] | None) -> dict[str, Any]:
-    """Returns alias, score and reasons: champion if the student passes the gate and is not worse than the champion by
-    more than the margin. A champion measured on other data or by another metric cannot be compared and does not stand in the way.
+    """Returns alias, score and reasons.
+
+    Champion if the student passes the gate and is not worse than the champion by more than the margin. A champion measured
+    on other data or by another metric cannot be compared and does not stand in the way.
     """
     score = report["student"]["metrics"]["test"]["onnx"]["score"]
     row = headline_latency(report)

@@ -119,6 +119,7 @@ def train_student(
     generator = seed_everything(config.seed)
     labels = targets.info["labels"]
     student = new_student(genotype, teacher, labels, channels, config.dropout)
+    student.network.embedding.word_dropout = config.word_dropout
     distilled = DistilledNetwork(student.network, genotype.depth, len(labels))
     if supernet is not None:
         inherit(distilled, supernet)

@@ -6,6 +6,7 @@ logged with the MLflow model as its code, so it imports nothing of this package.
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,6 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
-
-try:
-    from mlflow.pyfunc import PythonModel
-except ImportError:  # a machine that only predicts needs no MLflow
-    PythonModel = object
 
 _BATCH = 64
 
@@ -81,31 +77,26 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(1, keepdims=True)
 
 
-class StudentModel(PythonModel):
-    """The MLflow flavour: a frame with column text (and text_b for pairs) in, label, score and scores out."""
-
-    def load_context(self, context: Any) -> None:
-        """Loads the student once per process; ADABERT_THREADS pins its threads."""
-        self.predictor = Predictor(Path(context.artifacts["student"]), int(os.environ.get("ADABERT_THREADS", "0")))
-
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
-        """Returns a frame with label, score and scores (as JSON)."""
-        import pandas as pd
-
-        texts = model_input["text"].astype(str).tolist()
-        if "text_b" in model_input:
-            texts = list(zip(texts, model_input["text_b"].astype(str), strict=True))
-        found = self.predictor(texts)
-        return pd.DataFrame(
-            {
-                "label": [row["label"] for row in found],
-                "score": [row["score"] for row in found],
-                "scores": [json.dumps(row["scores"]) for row in found],
-            }
-        )
-
-
-if PythonModel is not object:
+def _define_mlflow_model() -> None:
+    """Declares the MLflow flavour: a frame with column text (and text_b for pairs) in, label, score and scores out."""
+    import pandas as pd
     from mlflow.models import set_model
+    from mlflow.pyfunc import PythonModel
+
+    class StudentModel(PythonModel):
+        def load_context(self, context: Any) -> None:
+            threads = int(os.environ.get("ADABERT_THREADS", "0"))
+            self.predictor = Predictor(Path(context.artifacts["student"]), threads)
+
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - MLflow reads hints as a schema
+            texts = model_input["text"].astype(str).tolist()
+            if "text_b" in model_input:
+                texts = list(zip(texts, model_input["text_b"].astype(str), strict=True))
+            found = pd.DataFrame(self.predictor(texts), columns=["label", "score", "scores"])
+            return found.assign(scores=found["scores"].map(json.dumps))
 
     set_model(StudentModel())
+
+
+if "mlflow" in sys.modules:  # MLflow is loading this file as a model's code; a machine that only predicts needs no MLflow
+    _define_mlflow_model()

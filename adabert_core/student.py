@@ -48,7 +48,7 @@ class AdaBertForSequenceClassification(PreTrainedModel):
             max_length=config.max_position_embeddings,
             depth=genotype.depth,
             candidates=genotype.candidates(),
-            num_labels=config.num_labels,
+            num_labels=int(config.num_labels or 2),
             depths=[genotype.depth],
             separator_id=config.separator_id,
             dropout=config.dropout,

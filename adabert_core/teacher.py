@@ -170,10 +170,18 @@ def _load(source: str, name: str, pair: bool, max_length: int, **head: Any) -> T
         raise UserError(
             f"teacher.model {name} has no fast tokenizer (tokenizer.json), which the student needs; choose another teacher."
         )
-    limit = min(max_length, getattr(model.config, "max_position_embeddings", max_length) or max_length)
+    limit = min(max_length, longest_text(model))
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return Teacher(model, tokenizer, Template.of(tokenizer, pair), limit, pair)
+
+
+def longest_text(model: nn.Module) -> int:
+    """Tokens a model has positions for; RoBERTa and its kin count theirs from after the padding index."""
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)  # type: ignore[union-attr]
+    if not isinstance(table, nn.Embedding):
+        return int(getattr(model.config, "max_position_embeddings", 0) or 10**6)  # type: ignore[union-attr]
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

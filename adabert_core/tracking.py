@@ -161,14 +161,18 @@ class Tracker:
     def _register(self, name: str, model: Path, alias: str, tags: Mapping[str, str], description: str) -> str:
         import mlflow
         from mlflow.models import ModelSignature
-        from mlflow.types import ColSpec, Schema
+        from mlflow.types import ColSpec, Schema, TensorSpec
 
-        texts = [ColSpec("string", "text"), ColSpec("string", "text_b", required=False)]
-        answers = [ColSpec("string", "label"), ColSpec("double", "score"), ColSpec("string", "scores")]
+        texts: list[ColSpec | TensorSpec] = [ColSpec("string", "text"), ColSpec("string", "text_b", required=False)]
+        answers: list[ColSpec | TensorSpec] = [
+            ColSpec("string", "label"),
+            ColSpec("double", "score"),
+            ColSpec("string", "scores"),
+        ]
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
         with mlflow.start_run(run_id=self._run_id), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it asks for type hints that would make serving.py import MLflow
+            warnings.simplefilter("ignore")  # it asks for an example; the signature says the same
             logged = mlflow.pyfunc.log_model(
                 name="student",
                 python_model=str(Path(__file__).with_name("serving.py")),

@@ -4,6 +4,7 @@ Comes in: a loss over row indices and the objects that have state. Goes out: the
 moment and called again with the same arguments it ends in the same state as if it had never stopped.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from adabert_core.progress import Progress
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
 
+log = logging.getLogger(__name__)
 _LOG_STEPS = 20
 _POOL = 40  # batches sorted by length together; larger pads less, smaller mixes better
 
@@ -82,6 +84,8 @@ def fit(
     `state` names everything that must survive a kill besides the random generators, which are kept as well.
     """
     step = _restore(checkpoints.load(checkpoint_key), state, generator)
+    if step:
+        log.info("%s: resumed at step %d of %d", label, step, steps)
     progress = Progress(label, steps, start=step)
     while step < steps:
         for optimizer in optimizers:

@@ -1,0 +1,140 @@
+import dataclasses
+
+import pytest
+
+from adabert_core.config import RunConfig, load_run_config, parse_run_config, parse_section
+from adabert_core.errors import UserError
+
+
+@pytest.fixture
+def preset(tmp_path):
+    def written(text):
+        path = tmp_path / "preset.yaml"
+        path.write_text(text)
+        return path
+
+    return written
+
+
+def test_preset_sets_what_it_names_and_nothing_else(preset):
+    config = load_run_config(preset("name: mine\nsearch: {beta: 0.1, k_max: 3}\n"))
+    assert config.name == "mine"
+    assert (config.search.beta, config.search.k_max) == (0.1, 3)
+    assert dataclasses.replace(config, name="adabert", search=RunConfig().search) == RunConfig()
+
+
+def test_empty_preset_is_the_default(preset):
+    assert load_run_config(preset("")) == RunConfig()
+    assert load_run_config(preset("teacher:\n")) == RunConfig()
+
+
+def test_overrides_win_over_the_preset(preset):
+    overrides = ["search.beta=0.5", "teacher.model=/models/x", "retrain.inherit=false", "data.max_train_rows=null", "seed=7"]
+    config = load_run_config(preset("search: {beta: 0.1, k_max: 3}\ndata: {max_train_rows: 9}\n"), overrides)
+    assert (config.search.beta, config.search.k_max) == (0.5, 3)
+    assert config.teacher.model == "/models/x"
+    assert config.retrain.inherit is False
+    assert config.data.max_train_rows is None
+    assert config.search.seed == 7
+
+
+def test_column_names_that_look_like_values_stay_text(preset):
+    config = load_run_config(preset(""), ["data.label=1", "data.source=2020", "data.text=[q, a]"])
+    assert (config.data.label, config.data.source, config.data.text) == ("1", "2020", ["q", "a"])
+
+
+def test_shared_keys_reach_every_stage_that_has_them_and_sets_none_itself():
+    config = parse_run_config({"seed": 5, "device": "cpu", "precision": "fp32", "search": {"seed": 9, "device": "auto"}})
+    assert (config.teacher.seed, config.targets.seed, config.search.seed, config.retrain.seed) == (5, 5, 9, 5)
+    assert (config.teacher.device, config.search.device, config.search.precision) == ("cpu", "auto", "fp32")
+    assert config.benchmark.seed == config.register.seed == 5
+    assert not hasattr(config.data, "seed")
+
+
+def test_parsing_leaves_its_argument_alone():
+    raw = {"seed": 5, "search": {"beta": 1.0}}
+    parse_run_config(raw)
+    assert raw == {"seed": 5, "search": {"beta": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"search": {"kmax": 3}}, "unknown key search.kmax: did you mean search.k_max?"),
+        ({"teacher": {"learning_rat": 1}}, "unknown key teacher.learning_rat: did you mean teacher.learning_rate?"),
+        ({"serach": {}}, "unknown key serach: did you mean search?"),
+        ({"retrain": {"beta": 1}}, "unknown key retrain.beta: did you mean retrain.weight_decay?"),
+    ],
+)
+def test_unknown_key_names_the_nearest(raw, message):
+    with pytest.raises(UserError) as caught:
+        parse_run_config(raw)
+    assert str(caught.value).startswith(message)
+
+
+def test_unknown_key_of_one_stage_names_the_nearest():
+    with pytest.raises(UserError, match=r"^unknown key data\.sorce: did you mean data\.source\?$"):
+        parse_section("data", {"sorce": "x"})
+
+
+@pytest.mark.parametrize(
+    ("raw", "start", "got"),
+    [
+        ({"search": {"beta": -1}}, "search.beta: ", "got -1."),
+        ({"search": {"k_max": 9}}, "search.k_max: ", "got 9."),
+        ({"search": {"optimizer": "lion"}}, "search.optimizer: ", "got 'lion'."),
+        ({"teacher": {"epochs": "many"}}, "teacher.epochs: ", "got 'many'."),
+        ({"data": {"text": 3}}, "data.text: ", "got 3."),
+        ({"benchmark": {"batches": [0]}}, "benchmark.batches: ", "got 0."),
+        ({"targets": {"mix": {"replace": 0}}}, "targets.mix: ", "got 0."),
+        ({"device": "tpu"}, "device: ", "got 'tpu'."),
+        ({"search": 3}, "search: must be a mapping", "got 3."),
+    ],
+)
+def test_bad_value_is_one_sentence_that_names_the_key(raw, start, got):
+    with pytest.raises(UserError) as caught:
+        parse_run_config(raw)
+    said = str(caught.value)
+    assert said.startswith(start)
+    assert said.endswith(got)
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not readable as YAML"),
+        ("- a\n- b\n", "the top level must be a mapping"),
+        ("just words", "the top level must be a mapping"),
+    ],
+)
+def test_file_that_is_no_mapping_is_refused(preset, text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load_run_config(preset(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file; the presets are in pipelines/configs/"):
+        load_run_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.beta", "write it as key=value"),
+        ("=1", "write it as key=value"),
+        ("name.x=1", "name is not a section"),
+        ("search.beta=[1", "the value is not valid YAML"),
+        ("search.betta=1", "unknown key search.betta: did you mean search.beta?"),
+    ],
+)
+def test_bad_override_is_refused(preset, override, message):
+    with pytest.raises(UserError) as caught:
+        load_run_config(preset("name: x\n"), [override])
+    assert message in str(caught.value)
+
+
+def test_config_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().search.beta = 1.0

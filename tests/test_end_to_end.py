@@ -1,0 +1,175 @@
+"""The whole way on a few hundred rows with a 2-layer teacher: in process, through the local DAG, and killed on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ROOT / "pipelines" / "configs" / "smoke.yaml"
+RESULTS = {  # what must not depend on how or how often a run was started
+    "finetune_teacher": "model/model.safetensors",
+    "distill_targets": "train/teacher_logits.npy",
+    "search": "genotype.json",
+    "retrain": "model.safetensors",
+}
+
+
+def settings(source: Path, teacher: Path, tracking: str = "") -> list[str]:
+    values = {
+        "data.source": source,
+        "data.max_train_rows": "null",
+        "teacher.model": teacher,
+        "teacher.max_steps": 20,
+        "teacher.learning_rate": 0.003,
+        "targets.augmented_rows": 200,
+        "tracking_uri": f"'{tracking}'",
+    }
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def command(output: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "adabert_core.cli", "run", "--config", str(SMOKE), "--output", str(output), *arguments]
+
+
+def digests(run: Path) -> dict[str, str]:
+    return {stage: json.loads((run / stage / "manifest.json").read_text())["files"][file] for stage, file in RESULTS.items()}
+
+
+def test_metrics(run: Path) -> dict[str, dict[str, float]]:
+    report = json.loads((run / "benchmark" / "report.json").read_text())
+    return {"teacher": report["teacher"]["metrics"]["test"], "student": report["student"]["metrics"]["test"]["onnx"]}
+
+
+test_metrics.__test__ = False  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def in_process(tmp_path_factory: pytest.TempPathFactory, learnable_csv: Path, bert_folder: Path) -> Path:
+    """An undisturbed `adabert run` with tracking."""
+    output = tmp_path_factory.mktemp("runs") / "undisturbed"
+    arguments = settings(learnable_csv, bert_folder, f"sqlite:///{output.parent}/mlflow.db")
+    done = subprocess.run(command(output, *arguments), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "The student keeps" in done.stdout
+    return output
+
+
+def test_run_leaves_one_whole_directory_per_stage_and_a_report(in_process: Path) -> None:
+    stages = ("prepare_data", "finetune_teacher", "distill_targets", "search", "retrain", "benchmark", "register")
+    for stage in stages:
+        manifest = json.loads((in_process / stage / "manifest.json").read_text())
+        assert manifest["stage"] == stage
+        assert manifest["wall_seconds"] > 0
+        assert 0 < manifest["peak_memory_bytes"] < 4e9
+    report = json.loads((in_process / "benchmark" / "report.json").read_text())
+    assert report["student"]["parameters"] < report["teacher"]["parameters"] * 20
+    assert {row["model"] for row in report["latency"]} == {"student", "teacher"}
+    assert (in_process / "benchmark" / "report.html").stat().st_size > 10_000
+    assert not (in_process / "checkpoints").exists()
+
+
+def test_second_run_computes_nothing(in_process: Path, learnable_csv: Path, bert_folder: Path) -> None:
+    before = {stage: (in_process / stage).stat().st_mtime_ns for stage in RESULTS}
+    arguments = settings(learnable_csv, bert_folder, f"sqlite:///{in_process.parent}/mlflow.db")
+    done = subprocess.run(command(in_process, *arguments), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert {stage: (in_process / stage).stat().st_mtime_ns for stage in RESULTS} == before
+
+
+def test_tracking_has_a_parent_a_child_per_stage_and_a_model_that_answers(in_process: Path) -> None:
+    import mlflow
+
+    uri = f"sqlite:///{in_process.parent}/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'adabert'")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.info.status == "FINISHED"
+    children = {run.data.tags["adabert.stage"]: run for run in runs if run is not parent}
+    assert {"finetune_teacher", "distill_targets", "search", "retrain", "benchmark", "register"} <= set(children)
+    search = children["search"]
+    assert search.data.params["k_max"] == "2"
+    for name in ("loss", "loss_labels", "loss_probes", "loss_final", "loss_efficiency", "tau", "alpha_entropy", "expected_depth"):
+        assert len(client.get_metric_history(search.info.run_id, name)) >= 1, name
+    assert {"report.html", "report.json"} <= {f.path for f in client.list_artifacts(children["benchmark"].info.run_id)}
+    mlflow.set_tracking_uri(uri)
+    model = mlflow.pyfunc.load_model("models:/adabert-smoke@champion")
+    import pandas as pd
+
+    answers = model.predict(pd.DataFrame({"text": ["a superb and charming film", "dull and awful"]}))
+    assert list(answers["label"]) == predictions(in_process, "a superb and charming film", "dull and awful")
+
+
+def predictions(run: Path, *texts: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "adabert_core.cli", "predict", "--model", str(run / "retrain"), *texts],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line)["label"] for line in done.stdout.splitlines()]
+
+
+def test_student_loads_as_a_hugging_face_pipeline(in_process: Path) -> None:
+    code = (
+        "import sys, adabert_core; from transformers import pipeline;"
+        "print(pipeline('text-classification', model=sys.argv[1])('a superb film')[0]['label'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(in_process / "retrain")], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == predictions(in_process, "a superb film")
+
+
+def test_local_dag_gives_the_same_genotype_weights_and_metrics(
+    in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path
+) -> None:
+    output = tmp_path / "dag"
+    arguments = ["local", "--config", str(SMOKE), "--output", str(output), *settings(learnable_csv, bert_folder)]
+    done = subprocess.run([sys.executable, "-m", "pipelines.run", *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert digests(output) == digests(in_process)
+    assert test_metrics(output) == test_metrics(in_process)
+    again = subprocess.run([sys.executable, "-m", "pipelines.run", *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert again.returncode == 0, again.stderr
+    assert "finetune_teacher: started" not in again.stdout  # unchanged data: every later task is a cache hit
+
+
+@pytest.mark.parametrize("stage", ["finetune_teacher", "retrain"])
+def test_killed_run_started_again_ends_with_the_same_result(
+    stage: str, in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path
+) -> None:
+    output = tmp_path / "killed"
+    arguments = [*settings(learnable_csv, bert_folder), "--checkpoint-seconds", "0"]
+    process = subprocess.Popen(command(output, *arguments), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=ROOT)
+    kill_in(process, output, stage)
+    assert not (output / stage / "manifest.json").exists()
+    again = subprocess.run(command(output, *arguments), capture_output=True, text=True, cwd=ROOT)
+    assert again.returncode == 0, again.stderr
+    assert "resumed at step" in again.stderr
+    assert digests(output) == digests(in_process)
+    assert test_metrics(output) == test_metrics(in_process)
+
+
+def kill_in(process: subprocess.Popen[bytes], output: Path, stage: str) -> None:
+    """Kills -9 as soon as the stage has left its third checkpoint or so."""
+    seen = 0
+    last: float | None = None
+    for _ in range(60_000):
+        states = list((output / "checkpoints" / stage).rglob("state.pt"))
+        stamp = max((state.stat().st_mtime for state in states if state.exists()), default=None)
+        if stamp is not None and stamp != last:
+            seen, last = seen + 1, stamp
+        if seen >= 4:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            return
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    raise AssertionError("no checkpoint appeared")
