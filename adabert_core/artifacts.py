@@ -73,7 +73,8 @@ def whole_directory(target: Path) -> Iterator[Path]:
     """Yields a temporary sibling that becomes `target` when the block ends well, and vanishes when it does not."""
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    recover(target)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}.", dir=target.parent))
     scratch.chmod(0o755)
     try:
         yield scratch
@@ -85,14 +86,30 @@ def whole_directory(target: Path) -> Iterator[Path]:
 
 def replace_directory(source: Path, target: Path) -> None:
     """Renames `source` to `target`; what stood there goes only after the new one is complete."""
+    old = _old(target)
     if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-        target.rename(old / target.name)
-        source.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-    else:
-        source.rename(target)
+        target.rename(old)
+    source.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
     _sync(target.parent)
+
+
+def recover(target: Path) -> None:
+    """Mends what a process killed while writing `target` left: the old content comes back, scratch folders go."""
+    if not target.parent.is_dir():
+        return
+    if not target.exists() and _old(target).is_dir():
+        with contextlib.suppress(OSError):  # another process was faster
+            _old(target).rename(target)
+    for scratch in target.parent.glob(f".{target.name}.*.*"):
+        owner = scratch.name.removeprefix(f".{target.name}.").split(".")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _old(target: Path) -> Path:
+    return target.parent / f".{target.name}.old"
 
 
 def sync_tree(root: Path) -> None:

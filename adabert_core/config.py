@@ -64,6 +64,7 @@ class TargetsConfig:
     probe_epochs: Count = 20
     augmented_rows: int = Field(default=60_000, ge=0)
     max_copies: int = Field(default=20, ge=0)
+    augmented_tokens: Count | None = None
     replace_probability: Fraction = 0.35
     neighbours: Count = 12
     mix: dict[str, Positive] = Field(default_factory=lambda: {"replace": 3.0, "halves": 2.0, "span": 1.0})
@@ -84,7 +85,7 @@ class SearchConfig:
     max_steps: Count | None = None
     batch_size: Count = 128
     gamma: float = Field(default=0.8, ge=0, le=1)
-    beta: float = Field(default=4.0, ge=0)
+    beta: float = Field(default=0.05, ge=0)
     temperature: Positive = 1.0
     final_weight: float = Field(default=0.5, ge=0, le=1)
     cost: Literal["size_flops", "latency"] = "size_flops"
@@ -96,7 +97,8 @@ class SearchConfig:
     clip_norm: Positive = 5.0
     alpha_learning_rate: Positive = 3e-4
     alpha_weight_decay: float = 1e-3
-    alpha_warmup_fraction: Fraction = 0.0
+    alpha_warmup_fraction: Fraction = 0.25
+    depth_warmup_fraction: Fraction = 0.5
     tau_start: Positive = 1.0
     tau_end: Positive = 0.2
     dropout: Fraction = 0.1

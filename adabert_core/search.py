@@ -4,6 +4,7 @@ Comes in: TeacherDir, TargetsDir. Goes out: SearchDir with genotype.json, supern
 """
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -121,14 +122,16 @@ def search_structure(
     cost_vector = torch.tensor(costs, device=device)
     log_likelihoods = log_likelihoods.to(device)
     weights = _weight_optimizer(supernet, config)
-    alphas = torch.optim.Adam(
-        supernet.alphas(), lr=config.alpha_learning_rate, betas=(0.5, 0.999), weight_decay=config.alpha_weight_decay
-    )
+    alphas = {
+        name: torch.optim.Adam([alpha], lr=config.alpha_learning_rate, betas=(0.5, 0.999), weight_decay=config.alpha_weight_decay)
+        for name, alpha in (("alpha_c", supernet.alpha_c), ("alpha_K", supernet.alpha_K))
+    }
     floor = config.learning_rate_end / config.learning_rate
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        weights, lambda step: floor + (1 - floor) * (1 + np.cos(np.pi * min(step / steps, 1))) / 2
+        weights, lambda step: floor + (1 - floor) * (1 + math.cos(math.pi * min(step / steps, 1))) / 2
     )
-    alpha_start = int(config.alpha_warmup_fraction * steps)
+    # A depth's loss says little while its operations are drawn at random, and an operation's while it has not learned.
+    starts = {"alpha_c": int(config.alpha_warmup_fraction * steps), "alpha_K": int(config.depth_warmup_fraction * steps)}
     trace_every = max(steps // _TRACE_POINTS, 1)
 
     def loss(index: np.ndarray, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
@@ -156,8 +159,9 @@ def search_structure(
         accelerator.clip_grad_norm_(supernet.weights(), config.clip_norm)
         weights.step()
         schedule.step()
-        if step >= alpha_start:
-            alphas.step()
+        for name, optimizer in alphas.items():
+            if step >= starts[name]:
+                optimizer.step()
 
     fit(
         label="search",
@@ -165,8 +169,8 @@ def search_structure(
         batches=LengthBuckets(rows.lengths, config.batch_size, config.seed),
         loss=loss,
         apply=apply,
-        state={"supernet": supernet, "weights": weights, "alphas": alphas, "schedule": schedule, "trace": trace},
-        optimizers=[weights, alphas],
+        state={"supernet": supernet, "weights": weights, **alphas, "schedule": schedule, "trace": trace},
+        optimizers=[weights, *alphas.values()],
         accelerator=accelerator,
         generator=generator,
         tracker=tracker,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from adabert_core.artifacts import file_digest, read_json, whole_directory, write_json
+from adabert_core.artifacts import file_digest, read_json, recover, whole_directory, write_json
 from adabert_core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class FolderStore:
     def get(self, key: str) -> Path | None:
         """Returns the folder of `key`, or None where there is none."""
         path = self.root / key
+        recover(path)
         return path if path.is_dir() else None
 
     def delete(self, prefix: str) -> None:

