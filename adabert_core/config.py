@@ -102,6 +102,7 @@ class SearchConfig:
     tau_start: Positive = 1.0
     tau_end: Positive = 0.2
     dropout: Fraction = 0.1
+    real_share: Fraction = 0.3
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"
@@ -125,7 +126,7 @@ class RetrainConfig:
     clip_norm: Positive = 5.0
     ema_decay: Fraction = 0.999
     dropout: Fraction = 0.1
-    word_dropout: Fraction = 0.0
+    real_share: Fraction = 0.3
     evaluations: Count = 6
     seed: int = 0
     device: Device = "auto"

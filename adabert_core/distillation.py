@@ -1,7 +1,6 @@
 """What search and retraining share of a student in training: its start from the teacher, its probes, its task losses."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -58,29 +57,14 @@ def separator_of(teacher: Teacher) -> int | None:
     return teacher.template.middle[0] if teacher.pair else None
 
 
-def vocabulary_of(teacher: Teacher) -> int:
-    """Rows of the teacher's word table, which the student's has too."""
-    return int(teacher.model.get_input_embeddings().num_embeddings)
-
-
 @torch.no_grad()
-def start_from_teacher(network: AdaBertNetwork, teacher: Teacher) -> None:
-    """Initialises word, position and segment vectors with the teacher's, reduced to C by principal components.
-
-    The components are those of the word table (V, H): truncated SVD of the centred table, through its H x H covariance.
-    """
-    table = teacher.model.get_input_embeddings().weight.detach().float().cpu()
-    centred = table - table.mean(0)
-    channels = network.embedding.word.embedding_dim
-    directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :channels]  # (H, C)
-    width = directions.shape[1]
-    network.embedding.word.weight[:, :width] = centred @ directions
-    embeddings: Any = getattr(teacher.model.base_model, "embeddings", None)
-    position = getattr(embeddings, "position_embeddings", None)
-    if position is not None and position.weight.shape[1] == len(directions):
-        first = 0 if position.padding_idx is None else position.padding_idx + 1
-        known = position.weight.detach().float().cpu()[first : first + network.embedding.position.num_embeddings]
-        network.embedding.position.weight[: len(known), :width] = known @ directions
-    segment = getattr(embeddings, "token_type_embeddings", None)
-    if network.embedding.segment is not None and segment is not None and segment.weight.shape == (2, len(directions)):
-        network.embedding.segment.weight[:, :width] = segment.weight.detach().float().cpu() @ directions
+def start_from_teacher(network: AdaBertNetwork, vectors: Mapping[str, Tensor]) -> None:
+    """Initialises word, position and segment vectors with the first C components of the teacher's (see `vectors`)."""
+    embedding = network.embedding
+    tables = {"word": embedding.word.weight, "position": embedding.position.weight}
+    if embedding.segment is not None:
+        tables["segment"] = embedding.segment.weight
+    for name, table in tables.items():
+        if name in vectors:
+            known = vectors[name][: table.shape[0], : table.shape[1]]
+            table[: known.shape[0], : known.shape[1]] = known

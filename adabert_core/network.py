@@ -21,7 +21,6 @@ class Embedding(nn.Module):
 
     def __init__(self, vocab_size: int, channels: int, max_length: int, dropout: float, pair: bool) -> None:
         super().__init__()
-        self.word_dropout = 0.0  # share of whole positions silenced while training
         self.word = nn.Embedding(vocab_size, channels)
         self.position = nn.Embedding(max_length, channels)
         self.segment = nn.Embedding(2, channels) if pair else None
@@ -33,10 +32,7 @@ class Embedding(nn.Module):
         x = self.word(ids) + self.position(torch.arange(ids.shape[1], device=ids.device))
         if self.segment is not None:
             x = x + self.segment.weight[segment]
-        keep = mask
-        if self.training and self.word_dropout > 0:
-            keep = mask * (torch.rand(mask.shape, device=mask.device) >= self.word_dropout)
-        return self.dropout(self.norm(x)) * keep.unsqueeze(-1)
+        return self.dropout(self.norm(x)) * mask.unsqueeze(-1)
 
 
 class Cell(nn.Module):

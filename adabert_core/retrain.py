@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import RetrainConfig
-from adabert_core.distillation import DistilledNetwork, separator_of, start_from_teacher, vocabulary_of
+from adabert_core.distillation import DistilledNetwork, separator_of, start_from_teacher
 from adabert_core.evaluate import Best, predict_logits, scores
 from adabert_core.export import export_onnx, fold_batch_norms, onnx_logits, open_session
 from adabert_core.network import AdaBertNetwork
@@ -30,7 +30,7 @@ from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.student import AdaBertConfig, AdaBertForSequenceClassification
 from adabert_core.target_rows import Targets, read_targets
-from adabert_core.teacher import Teacher, load_teacher
+from adabert_core.teacher import Teacher, load_teacher, vocabulary_of
 from adabert_core.tokens import Collator
 from adabert_core.tracking import Tracker
 from adabert_core.training import LengthBuckets, fit, total_steps
@@ -78,7 +78,7 @@ def run(
 def new_student(
     genotype: Genotype, teacher: Teacher, labels: list[str], channels: int, dropout: float
 ) -> AdaBertForSequenceClassification:
-    """Returns an untrained student with the teacher's vectors, reduced to `channels`."""
+    """Returns an untrained student of a genotype, for the teacher's tokenizer."""
     settings = AdaBertConfig(
         vocab_size=vocabulary_of(teacher),
         channels=channels,
@@ -90,9 +90,7 @@ def new_student(
         label2id={label: i for i, label in enumerate(labels)},
         pad_token_id=teacher.template.pad_id,
     )
-    student = AdaBertForSequenceClassification(settings)
-    start_from_teacher(student.network, teacher)
-    return student
+    return AdaBertForSequenceClassification(settings)
 
 
 def inherit(distilled: DistilledNetwork, supernet: Path) -> None:
@@ -119,14 +117,15 @@ def train_student(
     generator = seed_everything(config.seed)
     labels = targets.info["labels"]
     student = new_student(genotype, teacher, labels, channels, config.dropout)
-    student.network.embedding.word_dropout = config.word_dropout
+    start_from_teacher(student.network, targets.vectors)
     distilled = DistilledNetwork(student.network, genotype.depth, len(labels))
     if supernet is not None:
         inherit(distilled, supernet)
     distilled.to(accelerator.device).train()
     rows = Collator(targets.train.rows, teacher.template)
     validation = Collator(targets.validation.rows, teacher.template)
-    steps = total_steps(len(rows.lengths), config.batch_size, config.epochs, config.min_steps, config.max_steps)
+    order = targets.train.with_real_share(config.real_share)
+    steps = total_steps(len(order), config.batch_size, config.epochs, config.min_steps, config.max_steps)
     optimizer = torch.optim.AdamW(distilled.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=steps + 1, pct_start=max(config.warmup_fraction, 1 / (steps + 1))
@@ -171,7 +170,7 @@ def train_student(
     fit(
         label="student",
         steps=steps,
-        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed),
+        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order),
         loss=loss,
         apply=apply,
         state={"distilled": distilled, "optimizer": optimizer, "schedule": schedule, "average": average, "best": best},

@@ -16,7 +16,7 @@ from torch import Tensor
 from adabert_core.artifacts import write_json
 from adabert_core.config import SearchConfig
 from adabert_core.costs import operation_costs
-from adabert_core.distillation import separator_of, start_from_teacher, vocabulary_of
+from adabert_core.distillation import separator_of, start_from_teacher
 from adabert_core.gumbel import anneal, sample
 from adabert_core.losses import efficiency, mix_over_depths
 from adabert_core.runtime import make_accelerator, seed_everything
@@ -25,7 +25,7 @@ from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.supernet import Supernet, build_supernet, hard_gates
 from adabert_core.target_rows import TargetRows, read_targets
-from adabert_core.teacher import load_teacher
+from adabert_core.teacher import load_teacher, vocabulary_of
 from adabert_core.tokens import Collator
 from adabert_core.tracking import Tracker
 from adabert_core.training import LengthBuckets, fit, total_steps
@@ -68,10 +68,11 @@ def run(
             dropout=config.dropout,
             generator=generator,
         )
-        start_from_teacher(supernet.distilled.network, teacher)
+        start_from_teacher(supernet.distilled.network, targets.vectors)
         supernet.to(accelerator.device).train()
         rows = Collator(targets.train.rows, teacher.template)
-        steps = total_steps(len(rows.lengths), config.batch_size, config.epochs, config.min_steps, config.max_steps)
+        order = targets.train.with_real_share(config.real_share)
+        steps = total_steps(len(order), config.batch_size, config.epochs, config.min_steps, config.max_steps)
         costs = operation_costs(config.cost, config.channels, checkpoints, f"{frame.checkpoint_key}/costs")
         trace = Trace()
         search_structure(
@@ -166,7 +167,7 @@ def search_structure(
     fit(
         label="search",
         steps=steps,
-        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed),
+        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, targets.with_real_share(config.real_share)),
         loss=loss,
         apply=apply,
         state={"supernet": supernet, "weights": weights, **alphas, "schedule": schedule, "trace": trace},

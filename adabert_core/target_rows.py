@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from adabert_core.artifacts import read_json, read_manifest
@@ -37,6 +38,12 @@ class TargetRows:
         arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("labels", "teacher_logits", "probe_logits"))
         return cls(TokenRows(Ragged.load(folder / "a"), b), *arrays)
 
+    def with_real_share(self, share: float) -> np.ndarray:
+        """Row indices of an epoch in which real rows, repeated as often as it takes, are at least `share` of all."""
+        real, made = np.nonzero(self.labels >= 0)[0], np.nonzero(self.labels < 0)[0]
+        repeats = max(1, round(share / (1 - share) * len(made) / max(len(real), 1)))
+        return np.concatenate([np.tile(real, repeats), made])
+
     def batch(self, index: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Labels (B,), teacher logits (B, classes) and probe logits (B, J + 1, classes) of some rows."""
         return (
@@ -53,6 +60,7 @@ class Targets:
     info: dict[str, Any]
     train: TargetRows
     validation: TargetRows
+    vectors: dict[str, Tensor]
 
     @property
     def log_likelihoods(self) -> Tensor:
@@ -63,4 +71,7 @@ class Targets:
 def read_targets(path: Path) -> Targets:
     """Returns the content of a TargetsDir, its manifest checked."""
     read_manifest(path, "distill_targets")
-    return Targets(read_json(path / "targets.json"), TargetRows.load(path / "train"), TargetRows.load(path / "validation"))
+    vectors = load_file(path / "vectors.safetensors")
+    return Targets(
+        read_json(path / "targets.json"), TargetRows.load(path / "train"), TargetRows.load(path / "validation"), vectors
+    )

@@ -23,9 +23,10 @@ from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.target_rows import TargetRows
-from adabert_core.teacher import Teacher, load_teacher
+from adabert_core.teacher import Teacher, load_teacher, vocabulary_of
 from adabert_core.tokens import Collator, TokenRows, length_sorted
 from adabert_core.tracking import Tracker
+from adabert_core.vectors import word_vectors
 
 log = logging.getLogger(__name__)
 STAGE = "distill_targets"
@@ -73,6 +74,8 @@ def run(
         ).save(frame.path / "train")
         TargetRows(validation_rows.rows, validation.labels, kept_teacher, kept_probes).save(frame.path / "validation")
         save_file({"weight": probes.weight.contiguous(), "bias": probes.bias.contiguous()}, frame.path / "probes.safetensors")
+        counts = np.bincount(all_tokens(train_rows.rows), minlength=vocabulary_of(teacher))
+        save_file(word_vectors(teacher, counts, accelerator), frame.path / "vectors.safetensors")
         accuracy = (kept_probes.argmax(-1) == validation.labels[:, None]).mean(0)
         likelihood = mean_log_likelihood(saved["probes"].numpy(), train.labels)
         write_json(
@@ -104,7 +107,7 @@ def augmented_rows(config: TargetsConfig, teacher: Teacher, rows: TokenRows, lab
     bound = config.augmented_rows
     if config.augmented_tokens:  # the cost of scoring grows with tokens, not with rows
         bound = min(bound, int(config.augmented_tokens / max(lengths.mean(), 1)))
-    used = np.unique(rows.a.values if rows.b is None else np.concatenate([rows.a.values, rows.b.values]))
+    used = np.unique(all_tokens(rows))
     tokens = teacher.tokenizer.convert_ids_to_tokens(list(range(len(table))))
     return augment(
         rows,
@@ -116,6 +119,11 @@ def augmented_rows(config: TargetsConfig, teacher: Teacher, rows: TokenRows, lab
         mix=config.mix,
         rng=np.random.default_rng(config.seed),
     )
+
+
+def all_tokens(rows: TokenRows) -> np.ndarray:
+    """The tokens of all texts, one after the other."""
+    return rows.a.values if rows.b is None else np.concatenate([rows.a.values, rows.b.values])
 
 
 def choose_pooling(wanted: str, teacher: Teacher) -> str:

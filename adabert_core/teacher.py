@@ -176,6 +176,11 @@ def _load(source: str, name: str, pair: bool, max_length: int, **head: Any) -> T
     return Teacher(model, tokenizer, Template.of(tokenizer, pair), limit, pair)
 
 
+def vocabulary_of(teacher: Teacher) -> int:
+    """Rows of the teacher's word table, and so of the student's."""
+    return int(teacher.model.get_input_embeddings().num_embeddings)
+
+
 def longest_text(model: nn.Module) -> int:
     """Tokens a model has positions for; RoBERTa and its kin count theirs from after the padding index."""
     table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)  # type: ignore[union-attr]

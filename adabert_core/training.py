@@ -36,9 +36,11 @@ class Stateful(Protocol):
 class LengthBuckets:
     """Batches of row indices with rows of similar length together, in an order fixed by (seed, epoch)."""
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
-        self.per_epoch = math.ceil(len(lengths) / batch_size)
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, rows: np.ndarray | None = None) -> None:
+        """Batches over all rows, or over `rows`, in which a row may stand more than once."""
+        self.rows = np.arange(len(lengths)) if rows is None else rows
+        self.lengths, self.batch_size, self.seed = lengths[self.rows], batch_size, seed
+        self.per_epoch = math.ceil(len(self.rows) / batch_size)
         self._epoch = -1
         self._batches: list[np.ndarray] = []
 
@@ -54,7 +56,7 @@ class LengthBuckets:
         order = rng.permutation(len(self.lengths))
         pool = np.arange(len(order)) // (self.batch_size * _POOL)
         order = order[np.lexsort((self.lengths[order], pool))]
-        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        batches = [self.rows[order[i : i + self.batch_size]] for i in range(0, len(order), self.batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
