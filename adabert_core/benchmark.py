@@ -20,11 +20,11 @@ from adabert_core.export import INPUTS, export_onnx, onnx_logits, open_session
 from adabert_core.latency import latency_row, onnx_call, random_batch, time_in_turns, torch_call, with_speedups
 from adabert_core.report import SCHEMA_VERSION, verdict
 from adabert_core.report_html import write_html
-from adabert_core.retrain import network_logits
 from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.stages import StageReport, peak_memory_bytes, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.student import AdaBertForSequenceClassification
+from adabert_core.student_training import network_logits
 from adabert_core.target_rows import Targets, read_targets
 from adabert_core.teacher import Teacher, load_teacher
 from adabert_core.tokens import Collator

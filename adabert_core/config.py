@@ -103,6 +103,8 @@ class SearchConfig:
     tau_end: Positive = 0.2
     dropout: Fraction = 0.1
     real_share: Fraction = 0.3
+    held_out: bool = False
+    trial_steps: int = Field(default=0, ge=0)
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"
@@ -119,7 +121,7 @@ class RetrainConfig:
     gamma: float = Field(default=0.8, ge=0, le=1)
     temperature: Positive = 1.0
     final_weight: float = Field(default=0.5, ge=0, le=1)
-    inherit: bool = True
+    inherit: bool = False
     learning_rate: Positive = 2e-3
     weight_decay: float = 0.01
     warmup_fraction: Fraction = 0.1

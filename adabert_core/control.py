@@ -14,10 +14,10 @@ from adabert_core.artifacts import read_json, read_manifest, write_json
 from adabert_core.config import RetrainConfig
 from adabert_core.data.dataset import read_dataset
 from adabert_core.evaluate import scores
-from adabert_core.retrain import network_logits, train_student
 from adabert_core.runtime import make_accelerator
 from adabert_core.search_space import PRIMITIVES, Genotype, cell_cost, random_genotype
 from adabert_core.storage import Checkpoints, FolderStore
+from adabert_core.student_training import network_logits, train_student
 from adabert_core.target_rows import read_targets
 from adabert_core.teacher import load_teacher
 from adabert_core.tracking import Tracker

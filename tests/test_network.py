@@ -9,9 +9,9 @@ from adabert_core.distillation import DistilledNetwork
 from adabert_core.gumbel import sample
 from adabert_core.network import AdaBertNetwork, split_pair
 from adabert_core.operations import Positions
-from adabert_core.retrain import inherit
 from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, random_genotype
 from adabert_core.student import AdaBertConfig, AdaBertForSequenceClassification
+from adabert_core.student_training import inherit
 from adabert_core.supernet import build_supernet, hard_gates
 
 SEP, PAD, VOCABULARY, CHANNELS = 3, 0, 30, 8
