@@ -1,5 +1,6 @@
 """AdaBERT: task-adaptive compression of BERT by differentiable architecture search (Chen et al., IJCAI 2020)."""
 
+import contextlib
 import os
 from typing import Any
 
@@ -13,9 +14,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _register_student(module: Any) -> None:
-    """Teaches transformers' Auto classes the student."""
-    import adabert_core.student  # noqa: F401 - registers on import
+    """Teaches transformers' Auto classes the student; too early in transformers' own import it leaves it to a later hook."""
+    with contextlib.suppress(ImportError):
+        import adabert_core.student  # noqa: F401 - registers on import
 
 
 # On first use only: transformers and torch take seconds to import, which `adabert predict` should not wait for.
-wrapt.register_post_import_hook(_register_student, "transformers.models.auto")
+for _name in ("transformers.models.auto.modeling_auto", "transformers.modeling_utils", "transformers.pipelines"):
+    wrapt.register_post_import_hook(_register_student, _name)

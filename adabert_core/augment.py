@@ -57,10 +57,11 @@ def augment(
     if unknown:
         raise UserError(f"targets.mix: no generator named {sorted(unknown)[0]}; there are {', '.join(GENERATORS)}.")
     chosen = choose_rows(labels, augmented_rows, max_copies, rng)
-    shares = np.array(list(mix.values())) / sum(mix.values())
+    names = [name for name in GENERATORS if name in mix]  # a mapping's order is not part of what it says
+    shares = np.array([mix[name] for name in names]) / sum(mix.values())
     bounds = np.round(np.cumsum(shares) * len(chosen)).astype(int)[:-1]
     made = []
-    for name, part in zip(mix, np.split(chosen, bounds), strict=True):
+    for name, part in zip(names, np.split(chosen, bounds), strict=True):
         if len(part):
             made.append(GENERATORS[name](rows, part, labels, neighbours, replace_probability, rng))
     return TokenRows.concatenate(made) if made else rows.take(np.array([], dtype=np.int64))

@@ -103,8 +103,8 @@ class SearchConfig:
     tau_end: Positive = 0.2
     dropout: Fraction = 0.1
     real_share: Fraction = 0.3
-    held_out: bool = False
     trial_steps: int = Field(default=0, ge=0)
+    trial_cells: Count = 6
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"

@@ -6,7 +6,7 @@ Comes in: TeacherDir, TargetsDir. Goes out: SearchDir with genotype.json, supern
 import logging
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from adabert_core.teacher import load_teacher, vocabulary_of
 from adabert_core.tokens import Collator
 from adabert_core.tracking import Tracker
 from adabert_core.training import LengthBuckets, fit, total_steps
-from adabert_core.trials import choose_depth
+from adabert_core.trials import Trial, choose_by_trials
 
 log = logging.getLogger(__name__)
 STAGE = "search"
@@ -50,13 +50,6 @@ class Trace:
     def load_state_dict(self, state: dict[str, list[dict[str, float]]]) -> None:
         """Restores the points."""
         self.points = state["points"]
-
-
-class Answered(NamedTuple):
-    """Batches of rows, and what the teacher says of them."""
-
-    rows: Collator
-    targets: TargetRows
 
 
 def run(
@@ -86,8 +79,8 @@ def run(
         trace = Trace()
         search_structure(
             supernet,
-            Answered(rows, targets.train),
-            Answered(Collator(targets.validation.rows, teacher.template), targets.validation) if config.held_out else None,
+            rows,
+            targets.train,
             targets.log_likelihoods,
             config,
             steps=steps,
@@ -100,27 +93,12 @@ def run(
             checkpoint_key=f"{frame.checkpoint_key}/state",
         )
         genotype = supernet.genotype()
-        trials: list[dict[str, float]] = []
+        trials: list[dict[str, Any]] = []
         if config.trial_steps:
-            trial = RetrainConfig(
-                max_steps=config.trial_steps,
-                epochs=config.epochs,
-                evaluations=1,
-                batch_size=config.batch_size,
-                gamma=config.gamma,
-                seed=config.seed,
-                device=config.device,
-                precision=config.precision,
-            )
-            genotype, trials = choose_depth(
-                genotype,
-                teacher,
-                targets,
-                trial,
+            genotype, trials = choose_by_trials(
+                supernet.candidates(config.trial_cells, generator),
+                Trial(teacher, targets, trial_settings(config), config.channels, costs, config.beta),
                 k_max=config.k_max,
-                channels=config.channels,
-                costs=costs,
-                beta=config.beta,
                 checkpoints=checkpoints,
                 checkpoint_key=f"{frame.checkpoint_key}/trials",
             )
@@ -136,10 +114,19 @@ def run(
     return frame.finished
 
 
+def trial_settings(config: SearchConfig) -> RetrainConfig:
+    """A short retraining with the search's own batch, loss, seed and device."""
+    shared = {
+        name: getattr(config, name)
+        for name in ("batch_size", "gamma", "final_weight", "temperature", "seed", "device", "precision")
+    }
+    return RetrainConfig(epochs=config.epochs, max_steps=config.trial_steps, evaluations=1, **shared)
+
+
 def search_structure(
     supernet: Supernet,
-    train: Answered,
-    held_out: Answered | None,
+    rows: Collator,
+    targets: TargetRows,
     log_likelihoods: Tensor,
     config: SearchConfig,
     *,
@@ -152,10 +139,7 @@ def search_structure(
     checkpoints: Checkpoints,
     checkpoint_key: str,
 ) -> None:
-    """Trains the supernet's weights and alpha (AdaBERT section 3.3).
-
-    Both on the same batches, as in the paper (one level), or alpha on batches of `held_out` rows where those are given.
-    """
+    """Trains the supernet's weights and alpha on the same batches (AdaBERT section 3.3, one-level optimisation)."""
     device = accelerator.device
     cost_vector = torch.tensor(costs, device=device)
     log_likelihoods = log_likelihoods.to(device)
@@ -170,15 +154,15 @@ def search_structure(
     )
     # A depth's loss says little while its operations are drawn at random, and an operation's while it has not learned.
     starts = {"alpha_c": int(config.alpha_warmup_fraction * steps), "alpha_K": int(config.depth_warmup_fraction * steps)}
-    order = train.targets.with_real_share(config.real_share)
-    held_out_batches = LengthBuckets((held_out or train).rows.lengths, config.batch_size, config.seed)
+    order = targets.with_real_share(config.real_share)
     trace_every = max(steps // _TRACE_POINTS, 1)
 
-    def objective(answered: Answered, index: np.ndarray, tau: float) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def loss(index: np.ndarray, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        tau = anneal(step, steps, config.tau_start, config.tau_end)
         operations, depths = sample(supernet.alpha_c, tau, generator), sample(supernet.alpha_K, tau, generator)
         by_depth, terms = supernet.distilled.losses(
-            answered.rows(index, device),
-            answered.targets.batch(index, device),
+            rows(index, device),
+            targets.batch(index, device),
             log_likelihoods,
             range(1, int(depths.detach().argmax()) + 2),
             gates=hard_gates(operations),
@@ -187,35 +171,25 @@ def search_structure(
             temperature=config.temperature,
         )
         cost = efficiency(operations, depths, cost_vector)
-        return mix_over_depths(by_depth, depths) + config.beta * cost, {**terms, "loss_efficiency": cost.detach()}
-
-    def loss(index: np.ndarray, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        tau = anneal(step, steps, config.tau_start, config.tau_end)
-        value, terms = objective(train, index, tau)
-        figures: dict[str, float | Tensor] = {**terms, "tau": tau, "learning_rate": schedule.get_last_lr()[0]}
+        figures: dict[str, float | Tensor] = {**terms, "loss_efficiency": cost.detach(), "tau": tau}
+        figures["learning_rate"] = schedule.get_last_lr()[0]
         if step % trace_every == 0 or step + 1 == steps:
             figures.update(structure_figures(supernet, cost_vector))
             trace.points.append({"step": float(step), **{name: float(value) for name, value in figures.items()}})
-        return value, figures
+        return mix_over_depths(by_depth, depths) + config.beta * cost, figures
 
     def apply(step: int) -> None:
         accelerator.clip_grad_norm_(supernet.weights(), config.clip_norm)
         weights.step()
         schedule.step()
-        moving = [name for name in alphas if step >= starts[name]]
-        if moving and held_out is not None:  # first-order bi-level: alpha answers for rows the weights have not seen
-            with accelerator.autocast():
-                tau = anneal(step, steps, config.tau_start, config.tau_end)
-                value, _ = objective(held_out, held_out_batches.batch(step), tau)
-            for alpha, gradient in zip(supernet.alphas(), torch.autograd.grad(value, supernet.alphas()), strict=True):
-                alpha.grad = gradient
-        for name in moving:
-            alphas[name].step()
+        for name, optimizer in alphas.items():
+            if step >= starts[name]:
+                optimizer.step()
 
     fit(
         label="search",
         steps=steps,
-        batches=LengthBuckets(train.rows.lengths, config.batch_size, config.seed, order),
+        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order),
         loss=loss,
         apply=apply,
         state={"supernet": supernet, "weights": weights, **alphas, "schedule": schedule, "trace": trace},

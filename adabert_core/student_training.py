@@ -16,6 +16,7 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import get_cosine_schedule_with_warmup
 
 from adabert_core.config import RetrainConfig
 from adabert_core.distillation import DistilledNetwork, separator_of, start_from_teacher
@@ -62,9 +63,7 @@ def train_student(
     order = targets.train.with_real_share(config.real_share)
     steps = total_steps(len(order), config.batch_size, config.epochs, config.min_steps, config.max_steps)
     optimizer = torch.optim.AdamW(distilled.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=steps + 1, pct_start=max(config.warmup_fraction, 1 / (steps + 1))
-    )
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(config.warmup_fraction * steps), steps)
     decay = min(config.ema_decay, 1 - 10 / (steps + 10))  # a short training has no use for a long memory
     average = AveragedModel(student.network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     best = Best()

@@ -33,6 +33,19 @@ class Supernet(nn.Module):
         edges = torch.softmax(self.alpha_c.detach(), -1).cpu().tolist()
         return derive(edges, torch.softmax(self.alpha_K.detach(), -1).cpu().tolist())
 
+    def candidates(self, count: int, generator: torch.Generator) -> list[Genotype]:
+        """The structure that alpha favours, then others drawn from alpha (log p + Gumbel noise), all different."""
+        found = [self.genotype()]
+        logs = torch.log_softmax(self.alpha_c.detach().cpu(), -1)
+        for _ in range(100 * count):
+            if len(found) >= count:
+                break
+            noise = -torch.log(-torch.log(torch.rand(logs.shape, generator=generator).clamp(min=1e-20)))
+            cell = derive((logs + noise).tolist(), [0.0] * (found[0].depth - 1) + [1.0])
+            if cell not in found:
+                found.append(cell)
+        return found
+
 
 def hard_gates(draws: Tensor) -> Gates:
     """Draws (edges, operations), one-hot in value -> each edge's operation and its straight-through weight."""

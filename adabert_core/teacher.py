@@ -183,7 +183,7 @@ def vocabulary_of(teacher: Teacher) -> int:
 
 def longest_text(model: nn.Module) -> int:
     """Tokens a model has positions for; RoBERTa and its kin count theirs from after the padding index."""
-    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)  # type: ignore[union-attr]
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     if not isinstance(table, nn.Embedding):
         return int(getattr(model.config, "max_position_embeddings", 0) or 10**6)
     return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)

@@ -1,11 +1,13 @@
-"""Which depth to take: short trainings from fresh weights, because the supernet cannot tell.
+"""The last word of a search: short trainings from fresh weights of the structures that alpha favours.
 
-Its exits share one embedding that random operations keep from overfitting, so a single cell looks there as good as four;
-trained alone it is not (docs/LOG.md). Comes in: a cell. Goes out: the cell at its best depth.
+Comes in: candidate cells. Goes out: the one that validates best for its cost. The supernet alone cannot tell, since its exits
+share one embedding that random operations keep from overfitting: there a single cell of pools looks as good as four of
+convolutions, and trained alone it is not (docs/LOG.md). DARTS picks the best of its searches in the same way.
 """
 
 import dataclasses
 import logging
+from typing import Any, NamedTuple
 
 from scipy.special import softmax
 from sklearn.metrics import log_loss
@@ -23,46 +25,61 @@ from adabert_core.tracking import Tracker
 log = logging.getLogger(__name__)
 
 
-def choose_depth(
-    cell: Genotype,
-    teacher: Teacher,
-    targets: Targets,
-    config: RetrainConfig,
-    *,
-    k_max: int,
-    channels: int,
-    costs: list[float],
-    beta: float,
-    checkpoints: Checkpoints,
-    checkpoint_key: str,
-) -> tuple[Genotype, list[dict[str, float]]]:
-    """Returns the cell at the depth of 1..k_max with the least log loss on validation + beta * L_E, and all trials."""
-    rows = Collator(targets.validation.rows, teacher.template)
-    trials: list[dict[str, float]] = []
+class Trial(NamedTuple):
+    """What all trials of a search share."""
+
+    teacher: Teacher
+    targets: Targets
+    config: RetrainConfig
+    channels: int
+    costs: list[float]
+    beta: float
+
+
+def choose_by_trials(
+    cells: list[Genotype], trial: Trial, *, k_max: int, checkpoints: Checkpoints, checkpoint_key: str
+) -> tuple[Genotype, list[dict[str, Any]]]:
+    """Returns the genotype with the least objective, and all trials.
+
+    The first cell is tried at every depth 1..k_max, the others at the depth that was best for it.
+    """
+    tried: dict[Genotype, dict[str, Any]] = {}
+
+    def attempt(genotype: Genotype) -> None:
+        tried[genotype] = run_trial(genotype, trial, k_max, checkpoints, f"{checkpoint_key}/{len(tried)}")
+
     for depth in range(1, k_max + 1):
-        key = f"{checkpoint_key}/{depth}"
-        saved = checkpoints.load(f"{key}/result")
-        if saved is None:
-            genotype = dataclasses.replace(cell, depth=depth)
-            student, _ = train_student(
-                genotype,
-                teacher,
-                targets,
-                config,
-                channels=channels,
-                supernet=None,
-                tracker=Tracker(""),
-                checkpoints=checkpoints,
-                checkpoint_key=key,
-                label=f"trial K={depth}",
-            )
-            logits = network_logits(student.network, depth, rows, make_accelerator("cpu", "fp32"))
-            labels = targets.validation.labels
-            loss = float(log_loss(labels, softmax(logits.astype(float), axis=1), labels=range(logits.shape[1])))
-            cost = cell_cost(genotype, costs) / (k_max * len(EDGES))
-            saved = {"depth": float(depth), "log_loss": loss, "cost": cost, "objective": loss + beta * cost}
-            checkpoints.save(f"{key}/result", saved)
-        trials.append(saved)
-        log.info("trial K=%d: log loss %.4f, objective %.4f", depth, saved["log_loss"], saved["objective"])
-    best = min(trials, key=lambda trial: trial["objective"])
-    return dataclasses.replace(cell, depth=int(best["depth"])), trials
+        attempt(dataclasses.replace(cells[0], depth=depth))
+    best_depth = min(tried, key=lambda genotype: tried[genotype]["objective"]).depth
+    for cell in cells[1:]:
+        attempt(dataclasses.replace(cell, depth=best_depth))
+    return min(tried, key=lambda genotype: tried[genotype]["objective"]), list(tried.values())
+
+
+def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpoints, key: str) -> dict[str, Any]:
+    """Returns depth, log loss on validation, cost in [0, 1] and objective (log loss + beta * cost) of one short training."""
+    saved = checkpoints.load(f"{key}/result")
+    if saved is not None:
+        return saved
+    student, _ = train_student(
+        genotype,
+        trial.teacher,
+        trial.targets,
+        trial.config,
+        channels=trial.channels,
+        supernet=None,
+        tracker=Tracker(""),
+        checkpoints=checkpoints,
+        checkpoint_key=key,
+        label="trial",
+    )
+    validation = trial.targets.validation
+    rows = Collator(validation.rows, trial.teacher.template)
+    logits = network_logits(student.network, genotype.depth, rows, make_accelerator("cpu", "fp32")).astype(float)
+    loss = float(log_loss(validation.labels, softmax(logits, axis=1), labels=range(logits.shape[1])))
+    cost = cell_cost(genotype, trial.costs) / (k_max * len(EDGES))
+    shape = " ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations)
+    found = {"depth": genotype.depth, "cell": shape, "log_loss": loss, "cost": cost, "objective": loss + trial.beta * cost}
+    log.info("trial K=%d %s: log loss %.4f, objective %.4f", genotype.depth, shape, loss, found["objective"])
+    checkpoints.save(f"{key}/result", found)
+    return found

@@ -117,11 +117,19 @@ def predictions(run: Path, *texts: str) -> list[str]:
     return [json.loads(line)["label"] for line in done.stdout.splitlines()]
 
 
-def test_student_loads_as_a_hugging_face_pipeline(in_process: Path) -> None:
-    code = (
+@pytest.mark.parametrize(
+    "code",
+    [
         "import sys, adabert_core; from transformers import pipeline;"
-        "print(pipeline('text-classification', model=sys.argv[1])('a superb film')[0]['label'])"
-    )
+        "print(pipeline('text-classification', model=sys.argv[1])('a superb film')[0]['label'])",
+        "import sys, transformers, adabert_core; model = transformers.AutoModelForSequenceClassification.from_pretrained(sys.argv[1]);"
+        "tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1]);"
+        "logits = model(**tokenizer('a superb film', return_tensors='pt')).logits;"
+        "print(model.config.id2label[int(logits.argmax())])",
+    ],
+    ids=["pipeline", "auto class"],
+)
+def test_student_loads_as_a_hugging_face_model(code: str, in_process: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(in_process / "retrain")], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == predictions(in_process, "a superb film")

@@ -10,7 +10,7 @@ import torch
 
 from adabert_core.config import parse_section
 from adabert_core.runtime import make_accelerator, seed_everything
-from adabert_core.search import Answered, Trace, search_structure
+from adabert_core.search import Trace, search_structure
 from adabert_core.search_space import PRIMITIVES, size_flops_costs
 from adabert_core.storage import Checkpoints, FolderStore
 from adabert_core.supernet import build_supernet
@@ -76,8 +76,8 @@ def search(target_rows):
         )
         search_structure(
             supernet,
-            Answered(Collator(targets.rows, Template((), (), (), 0, False)), targets),
-            None,
+            Collator(targets.rows, Template((), (), (), 0, False)),
+            targets,
             torch.tensor([-0.69, -0.4, -0.05]),
             config,
             steps=steps,
