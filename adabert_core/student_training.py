@@ -92,7 +92,8 @@ def train_student(
             found = scores(targets.validation.labels, logits.argmax(1), targets.info["metric"])
             found["log_loss"] = float(log_loss(targets.validation.labels, softmax(logits, axis=1), labels=range(len(labels))))
             log.info(
-                "student step %d: validation %s %.4f, log loss %.4f",
+                "%s step %d: validation %s %.4f, log loss %.4f",
+                label,
                 step + 1,
                 targets.info["metric"],
                 found["score"],

@@ -122,8 +122,9 @@ def predictions(run: Path, *texts: str) -> list[str]:
     [
         "import sys, adabert_core; from transformers import pipeline;"
         "print(pipeline('text-classification', model=sys.argv[1])('a superb film')[0]['label'])",
-        "import sys, transformers, adabert_core; model = transformers.AutoModelForSequenceClassification.from_pretrained(sys.argv[1]);"
-        "tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1]);"
+        "import sys, adabert_core; from transformers import AutoModelForSequenceClassification, AutoTokenizer;"
+        "model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]);"
+        "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1]);"
         "logits = model(**tokenizer('a superb film', return_tensors='pt')).logits;"
         "print(model.config.id2label[int(logits.argmax())])",
     ],
