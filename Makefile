@@ -30,7 +30,7 @@ quickstart: $(READY) ## run the main job on the embedded data; the run is left i
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pipelines.run local --config $(CONFIG) $(SETS) --output $(OUTPUT)
 
 test: $(READY) ## the fast tests: no network but the package registry, no GPU, no docker
-	@OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 -m "not integration" $(ARGS)
+	@OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration" $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy adabert_core components pipelines tests

@@ -17,6 +17,7 @@ from adabert_core.evaluate import scores
 from adabert_core.runtime import make_accelerator
 from adabert_core.search_space import PRIMITIVES, Genotype, cell_cost, random_genotype
 from adabert_core.storage import Checkpoints, FolderStore
+from adabert_core.student import AdaBertForSequenceClassification
 from adabert_core.student_training import network_logits, train_student
 from adabert_core.target_rows import read_targets
 from adabert_core.teacher import load_teacher
@@ -26,36 +27,41 @@ log = logging.getLogger(__name__)
 
 
 def compare_with_random(run: Path, cells: int, seed: int) -> dict[str, Any]:
-    """Returns rows and a sentence; every net, the searched one too, is trained from fresh weights with the run's own settings."""
+    """Returns rows and a sentence; every net is trained from fresh weights with the run's own settings and seed.
+
+    The run's student stands for the searched cell, unless it inherited weights: then that cell is trained afresh, too.
+    """
     dataset, targets = read_dataset(run / "prepare_data"), read_targets(run / "distill_targets")
     teacher, searched = load_teacher(run / "finetune_teacher"), Genotype.load(run / "search" / "genotype.json")
     channels = read_manifest(run / "search", "search").config["channels"]
-    config = dataclasses.replace(RetrainConfig(**read_manifest(run / "retrain", "retrain").config), inherit=False)
+    retrained = read_manifest(run / "retrain", "retrain")
+    config = dataclasses.replace(RetrainConfig(**retrained.config), inherit=False)
     table = read_json(run / "search" / "costs.json")["costs"]
     costs = [table[name] for name in PRIMITIVES]
-    test = dataset.split("test")
-    rows = teacher.collator(test)
+    rows, right = teacher.collator(dataset.split("test")), dataset.split("test").labels
     store = Checkpoints(FolderStore(run / "checkpoints"))
-    contestants = {"searched": searched} | {
-        f"random {i + 1}": cell for i, cell in enumerate(random_cells(searched, costs, cells, seed))
-    }
+    drawn = {f"random {i + 1}": cell for i, cell in enumerate(random_cells(searched, costs, cells, seed))}
     found = []
-    for name, genotype in contestants.items():
+    for name, genotype in ({"searched": searched} | drawn).items():
         log.info("%s: %s", name, "  ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations))
         key = f"control/{name.replace(' ', '-')}-{seed}"
-        student, validation = train_student(
-            genotype,
-            teacher,
-            targets,
-            config,
-            channels=channels,
-            supernet=None,
-            tracker=Tracker(""),
-            checkpoints=store,
-            checkpoint_key=key,
-        )
+        if name == "searched" and not retrained.config["inherit"]:
+            student = AdaBertForSequenceClassification.from_pretrained(run / "retrain", use_safetensors=True)
+            validation = retrained.metrics["validation_score"]
+        else:
+            student, validation = train_student(
+                genotype,
+                teacher,
+                targets,
+                config,
+                channels=channels,
+                supernet=None,
+                tracker=Tracker(""),
+                checkpoints=store,
+                checkpoint_key=key,
+            )
         logits = network_logits(student.network, genotype.depth, rows, make_accelerator("cpu", "fp32"))
-        score = scores(test.labels, logits.argmax(1), dataset.metric)["score"]
+        score = scores(right, logits.argmax(1), dataset.metric)["score"]
         found.append({"name": name, "cost": cell_cost(genotype, costs), "validation": validation, "test": score})
         store.clear(key)
     result = {"metric": dataset.metric, "rows": found, "sentence": _sentence(found)}

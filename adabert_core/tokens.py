@@ -5,6 +5,7 @@ alike: nothing is tokenised twice.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Ragged:
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
         """Packs lists."""
-        values = np.fromiter((token for row in rows for token in row), np.int32)
+        values = np.fromiter(itertools.chain.from_iterable(rows), np.int32)
         return cls(values, offsets_of(np.fromiter(map(len, rows), np.int64, len(rows))))
 
     @classmethod
