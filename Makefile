@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: $(READY) ## run the main job on the embedded data; the run is left in OUTPUT
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pipelines.run local --config $(CONFIG) $(SETS) --output $(OUTPUT)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pipelines.run local --config "$(CONFIG)" $(SETS) --output "$(OUTPUT)"
 
 test: $(READY) ## the fast tests: no network but the package registry, no GPU, no docker
 	@OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration" $(ARGS)

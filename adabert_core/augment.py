@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from adabert_core.errors import UserError
-from adabert_core.tokens import Ragged, TokenRows, offsets_of
+from adabert_core.tokens import Ragged, TokenRows, longest_first, offsets_of
 
 _CHUNK = 4096
 _WORD_MARKS = ("Ġ", "▁")  # how byte-level BPE and SentencePiece write the start of a word; WordPiece marks the rest instead
@@ -82,7 +82,10 @@ def join_halves(
     """First half of one text and second half of another of the same class; for pairs, A of one row with B of another."""
     partner = _same_class_partner(part, labels, rng)
     if rows.b is not None:
-        return TokenRows(rows.a.take(part), rows.b.take(partner))
+        a, b, index = rows.a.take(part), rows.b.take(partner), np.arange(len(part))
+        longest = int((rows.a.lengths + rows.b.lengths).max())  # two long texts may have met
+        keep_a, keep_b = longest_first(a.lengths, b.lengths, longest)
+        return TokenRows(a.take(index, lengths=keep_a), b.take(index, lengths=keep_b))
     first, second = rows.a.lengths[part] // 2, rows.a.lengths[partner] // 2
     heads = rows.a.take(part, lengths=first)
     tails = rows.a.take(partner, starts=second, lengths=rows.a.lengths[partner] - second)
@@ -168,4 +171,5 @@ def nearest_tokens(table: torch.Tensor, tokens: list[str], used: np.ndarray, k: 
 
 def _is_word(token: str, mark: str) -> bool:
     bare = token.removeprefix(mark)
-    return token.startswith(mark) and len(bare) > 1 and bare.isascii() and bare.isalpha()
+    readable = bare.isascii() or mark != "Ġ"  # byte-level vocabularies write other scripts in letters of their own
+    return token.startswith(mark) and len(bare) > 1 and readable and bare.isalpha()

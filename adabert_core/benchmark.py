@@ -90,7 +90,7 @@ def test_quality(
     dataset: Dataset, targets: Targets, teacher: Teacher, student: AdaBertForSequenceClassification, onnx_file: Path
 ) -> dict[str, Any]:
     """Metrics of teacher and student on validation and test, confusion matrices, and errors only the student makes."""
-    precise, fast = make_accelerator("cpu", "fp32"), make_accelerator("auto", "auto")
+    fast = make_accelerator("auto", "auto")
     test = dataset.split("test")
     rows, validation = teacher.collator(test), Collator(targets.validation.rows, teacher.template)
     teacher.model.to(fast.device)
@@ -98,7 +98,7 @@ def test_quality(
     teacher.model.cpu()
     session = open_session(onnx_file)
     onnx = onnx_logits(session, rows)
-    torch_logits = network_logits(student.network, student.depth, rows, precise)
+    torch_logits = network_logits(student.network, student.depth, rows, make_accelerator("cpu", "fp32"))
     student.eval()
     metric, known = dataset.metric, targets.validation.labels
     answers, right = onnx.argmax(1), test.labels
@@ -168,7 +168,7 @@ def time_all(
             export_onnx(models[name], Path(scratch) / f"{name}.onnx", names[name])
             sessions[name] = open_session(Path(scratch) / f"{name}.onnx", config.threads)
         for batch in config.batches:
-            for length in config.lengths:
+            for length in sorted({min(length, longest["student"]) for length in config.lengths}):
                 fitting = [name for name in models if length <= longest[name]]
                 vocabulary = {name: int(models[name].config.vocab_size) for name in fitting}
                 separator = student.config.separator_id

@@ -68,7 +68,7 @@ def predict(model: Path, source: Path | None, threads: int, texts: tuple[str, ..
 
     try:
         predictor = Predictor(model, threads)
-    except FileNotFoundError as error:
+    except Exception as error:  # whatever is missing or not a model, the cure is the same
         raise UserError(f"{model} holds no student: give the retrain folder of a finished run, e.g. runs/x/retrain.") from error
     pair = json.loads((model / "config.json").read_text(encoding="utf-8")).get("separator_id") is not None
     rows = list(_texts_of(source, pair)) if source else _paired(list(texts), pair)
@@ -94,7 +94,7 @@ def doctor(tracking_uri: str, checkpoint_uri: str) -> None:
 
 @cli.command()
 @click.argument("run_folder", type=click.Path(path_type=Path))
-@click.option("--cells", default=3, show_default=True, help="How many random cells to retrain.")
+@click.option("--cells", type=click.IntRange(min=1), default=3, show_default=True, help="How many random cells to retrain.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
 def control(run_folder: Path, cells: int, seed: int) -> None:
     """Retrain random cells of equal or greater cost with the searched cell's budget, and print the comparison."""
@@ -173,11 +173,11 @@ def _paired(texts: list[str], pair: bool) -> list[Any]:
 def _texts_of(source: Path, pair: bool) -> Iterator[Any]:
     if str(source) != "-" and not source.is_file():
         raise UserError(f"--input {source}: no such file.")
-    lines = sys.stdin if str(source) == "-" else source.read_text(encoding="utf-8").splitlines()
+    lines = sys.stdin if str(source) == "-" else source.read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        if not line.lstrip().startswith("{"):
+        if not line.lstrip().startswith("{") and not pair:
             yield line.rstrip("\n")
             continue
         try:

@@ -1,6 +1,6 @@
 """The control experiment: random cells of equal or greater cost, retrained as the searched one was, test split included once.
 
-Comes in: a finished run folder. Goes out: control/control.json in it, and the sentence that says whether searching paid.
+Comes in: a finished run folder. Goes out: control/control-SEED.json in it, and the sentence that says whether searching paid.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from adabert_core.artifacts import read_json, read_manifest, write_json
+from adabert_core.artifacts import digest_of, read_json, read_manifest, write_json
 from adabert_core.config import RetrainConfig
 from adabert_core.data.dataset import read_dataset
 from adabert_core.evaluate import scores
@@ -44,7 +44,7 @@ def compare_with_random(run: Path, cells: int, seed: int) -> dict[str, Any]:
     found = []
     for name, genotype in ({"searched": searched} | drawn).items():
         log.info("%s: %s", name, "  ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations))
-        key = f"control/{name.replace(' ', '-')}-{seed}"
+        key = f"control/{digest_of([retrained.digest, genotype.to_json()])[:16]}"
         if name == "searched" and not retrained.config["inherit"]:
             student = AdaBertForSequenceClassification.from_pretrained(run / "retrain", use_safetensors=True)
             validation = retrained.metrics["validation_score"]

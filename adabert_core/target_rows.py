@@ -1,6 +1,7 @@
 """The rows of a TargetsDir: written by distill_targets, read by search, retrain and benchmark."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class TargetRows:
     def with_real_share(self, share: float) -> np.ndarray:
         """Row indices of an epoch in which real rows, repeated as often as it takes, are at least `share` of all."""
         real, made = np.nonzero(self.labels >= 0)[0], np.nonzero(self.labels < 0)[0]
-        repeats = max(1, round(share / (1 - share) * len(made) / max(len(real), 1)))
+        repeats = max(1, math.ceil(share / (1 - share) * len(made) / max(len(real), 1)))
         return np.concatenate([np.tile(real, repeats), made])
 
     def batch(self, index: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,6 +5,7 @@ label is not trusted), teacher logits and probe logits. Scoring goes shard by sh
 """
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,9 @@ def run(
         saved = checkpoints.load(f"{frame.checkpoint_key}/probes")
         if saved is None:
             states, logits = scorer.states(train_rows, frame.path / "states.tmp.npy")
+            pieces = math.ceil(len(states) / _SHARD_ROWS)  # the states may not fit into memory at once
             probes = fit_probes(states, train.labels, len(dataset.labels), epochs=config.probe_epochs, generator=generator)
-            probe_logits = probes(torch.from_numpy(states[:].astype(np.float32))).numpy()
+            probe_logits = np.concatenate([probes(torch.from_numpy(part)).numpy() for part in np.array_split(states, pieces)])
             (frame.path / "states.tmp.npy").unlink()
             saved = {
                 "weight": probes.weight,

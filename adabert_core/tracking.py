@@ -82,8 +82,11 @@ class Tracker:
         def look() -> None:
             from mlflow.exceptions import MlflowException
 
-            with contextlib.suppress(MlflowException):
+            try:
                 found.append(dict(self._client.get_model_version_by_alias(name, "champion").tags))
+            except MlflowException as error:  # no such model or alias; an outage must not read as "no champion"
+                if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise
 
         if self._run_id:
             self._attempt(look)

@@ -22,9 +22,10 @@ import click
 from kfp import compiler, components, local
 
 from adabert_core import __version__
-from adabert_core.artifacts import MANIFEST, git_sha
+from adabert_core.artifacts import MANIFEST, Manifest, git_sha, read_manifest
 from adabert_core.cli import show_report
 from adabert_core.config import SECTIONS, RunConfig, load_run_config
+from adabert_core.data.prepare import fingerprint
 from adabert_core.errors import UserError
 from adabert_core.stages import STAGES
 from pipelines.adabert import build
@@ -45,6 +46,9 @@ def default_image() -> str:
 
 def pipeline_parameters(config: RunConfig, checkpoint_uri: str) -> dict[str, Any]:
     """The pipeline's parameters for a config; the keys are those of the DAG."""
+    for name in SECTIONS:
+        if getattr(getattr(config, name), "seed", config.seed) != config.seed:
+            raise UserError(f"{name}.seed: the pipeline has one seed for all stages; set seed=... instead.")
     sections = {name: _plain(getattr(config, name)) for name in SECTIONS}
     shared = {"seed": config.seed, "tracking_uri": config.tracking_uri, "experiment": config.experiment}
     return {**sections, **shared, "checkpoint_uri": checkpoint_uri}
@@ -67,7 +71,7 @@ def run_local(config: RunConfig, output: Path, *, cache: bool) -> None:
     output = output.absolute()
     root = output / "kfp"
     file, sentence = root / "pipeline.yaml", root / "error.txt"
-    compile_pipeline(config, file, "adabert-python:local", 0, str(output / "checkpoints"))
+    compile_pipeline(config, file, default_image(), 0, str(output / "checkpoints"))  # the image is part of the cache key
     sentence.unlink(missing_ok=True)
     run_id = root / "run_id"
     if not run_id.is_file():
@@ -83,7 +87,8 @@ def run_local(config: RunConfig, output: Path, *, cache: bool) -> None:
             raise UserError(sentence.read_text()) from error
         raise RuntimeError(f"{error}; the whole log is {root / 'log.txt'}:\n{_tail(root / 'log.txt')}") from error
     finally:
-        collect(root / "tasks", output)
+        with contextlib.suppress(UserError):  # rows that cannot be read lead to no stage
+            collect(root / "tasks", output, config)
     run_id.unlink()  # a finished run is over; the next one gets a parent of its own
 
 
@@ -129,15 +134,29 @@ def _tail(log: Path, lines: int = 40) -> str:
     return "\n".join(log.read_text(encoding="utf-8").splitlines()[-lines:])
 
 
-def collect(tasks: Path, output: Path) -> None:
-    """Hard-links the newest directory of every stage from KFP's tree to `output/STAGE`."""
-    newest: dict[str, Path] = {}
-    for manifest in sorted(tasks.rglob(MANIFEST), key=lambda path: path.stat().st_mtime):
-        newest[json.loads(manifest.read_text())["stage"]] = manifest.parent
-    for stage in STAGES:
-        if stage in newest:
-            shutil.rmtree(output / stage, ignore_errors=True)
-            shutil.copytree(newest[stage], output / stage, copy_function=_link)
+def collect(tasks: Path, output: Path, config: RunConfig) -> None:
+    """Hard-links from KFP's tree to `output/STAGE` the directory of every stage that this config and these rows lead to.
+
+    Which one that is follows from the manifests, stage by stage: with caching, the newest need not be the right one.
+    """
+    found: dict[str, list[Path]] = {stage: [] for stage in STAGES}
+    for path in sorted(tasks.rglob(MANIFEST), key=lambda path: -path.stat().st_mtime):
+        found.setdefault(json.loads(path.read_text())["stage"], []).append(path.parent)
+    chosen: dict[str, Manifest] = {}
+    for stage, about in STAGES.items():
+        shutil.rmtree(output / stage, ignore_errors=True)
+        parents = {key: chosen[name].digest for key, name in about.inputs.items() if name in chosen}
+        for folder in found[stage]:
+            manifest = read_manifest(folder, stage)
+            same_rows = stage != "prepare_data" or manifest.data_version == fingerprint(config.data)
+            if (
+                same_rows
+                and manifest.config == dataclasses.asdict(getattr(config, about.section))
+                and manifest.parents == parents
+            ):
+                chosen[stage] = manifest
+                shutil.copytree(folder, output / stage, copy_function=_link)
+                break
 
 
 def _link(source: str, target: str) -> None:

@@ -149,6 +149,14 @@ def test_local_dag_gives_the_same_genotype_weights_and_metrics(
     again = subprocess.run([sys.executable, "-m", "pipelines.run", *arguments], capture_output=True, text=True, cwd=ROOT)
     assert again.returncode == 0, again.stderr
     assert "finetune_teacher: started" not in again.stdout  # unchanged data: every later task is a cache hit
+    other = subprocess.run(
+        [sys.executable, "-m", "pipelines.run", *arguments, "--set", "retrain.gamma=0.5"], capture_output=True, cwd=ROOT
+    )
+    assert other.returncode == 0, other.stderr
+    assert digests(output) != digests(in_process)
+    back = subprocess.run([sys.executable, "-m", "pipelines.run", *arguments], capture_output=True, cwd=ROOT)
+    assert back.returncode == 0, back.stderr
+    assert digests(output) == digests(in_process)  # from the cache, and not what ran last
 
 
 def test_imbalanced_pairs_of_three_classes_with_a_teacher_of_another_family(tmp_path: Path, roberta_folder: Path) -> None:
