@@ -3,8 +3,8 @@
 import logging
 import uuid
 from pathlib import Path
-from typing import Any
 
+from adabert_core.artifacts import read_json
 from adabert_core.config import RunConfig
 from adabert_core.stages import STAGES, StageReport, is_done, run_stage
 from adabert_core.storage import Checkpoints, open_store
@@ -26,7 +26,7 @@ def run_all(config: RunConfig, output: Path, *, checkpoint_uri: str = "", checkp
         for name in STAGES:
             inputs, target = stage_inputs(name, output), output / name
             settings = getattr(config, STAGES[name].section)
-            if is_done(name, settings, inputs, target):
+            if is_done(name, settings, inputs, target) and not _unregistered(name, target, tracker):
                 log.info("%s: done before, nothing to do", name)
                 continue
             checkpoints = Checkpoints(store, checkpoint_seconds)
@@ -52,6 +52,6 @@ def _pipeline_run(output: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def section_of(config: RunConfig, name: str) -> Any:
-    """The config of one stage."""
-    return getattr(config, STAGES[name].section)
+def _unregistered(name: str, target: Path, tracker: Tracker) -> bool:
+    """True for a register stage that found tracking off or down, now that there is a place to register."""
+    return name == "register" and bool(tracker.uri) and not read_json(target / "decision.json")["version"]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from adabert_core import __version__
 from adabert_core.artifacts import Manifest, digest_of, git_sha, list_files, read_manifest, whole_directory, write_manifest
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
@@ -108,6 +109,8 @@ def is_done(name: str, config: Any, inputs: dict[str, Path], output: Path) -> bo
         manifest = read_manifest(output, name)
         parents = {key: read_manifest(inputs[key], stage).digest for key, stage in STAGES[name].inputs.items()}
     except UserError:
+        return False
+    if manifest.package_version != __version__:
         return False
     same_source = name != "prepare_data"  # rows may have changed behind an unchanged path, so they are read again
     return same_source and manifest.config == dataclasses.asdict(config) and manifest.parents == parents

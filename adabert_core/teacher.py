@@ -170,10 +170,12 @@ def _load(source: str, name: str, pair: bool, max_length: int, **head: Any) -> T
         raise UserError(
             f"teacher.model {name} has no fast tokenizer (tokenizer.json), which the student needs; choose another teacher."
         )
-    limit = min(max_length, longest_text(model))
+    limit, template = min(max_length, longest_text(model)), Template.of(tokenizer, pair)
+    if limit < template.size + 2:
+        raise UserError(f"teacher.max_length {limit} leaves no room for text beside {template.size} special tokens; raise it.")
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
-    return Teacher(model, tokenizer, Template.of(tokenizer, pair), limit, pair)
+    return Teacher(model, tokenizer, template, limit, pair)
 
 
 def vocabulary_of(teacher: Teacher) -> int:
