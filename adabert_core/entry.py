@@ -5,9 +5,10 @@ Where the tracking parent is and where an error sentence should be left comes fr
 
 import contextlib
 import logging
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -68,6 +69,11 @@ def _one_sentence() -> Iterator[None]:
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """A section as it came through a pipeline parameter: without unset values, whole numbers whole again."""
     return {name: whole_numbers(value) for name, value in config.items() if value is not None}
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that are numbers: a NaN would fail a task when its outputs are written."""
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
 def component_tracker(tracking_uri: str, experiment: str) -> Tracker:

@@ -24,7 +24,9 @@ def benchmark(
     page: Output[HTML],
 ) -> None:
     """Scores the test split once, times the models and writes the report."""
-    from adabert_core.entry import run_component
+    import shutil
+
+    from adabert_core.entry import finite, run_component
 
     inputs = {
         "dataset": dataset.path,
@@ -44,12 +46,6 @@ def benchmark(
         experiment=experiment,
         checkpoint_uri=checkpoint_uri,
     )
-
-    import math
-    import shutil
-    from pathlib import Path
-
-    shutil.copy(Path(benchmark_result.path) / "report.html", page.path)
-    for name, value in report.metrics.items():
-        if math.isfinite(value):  # a NaN would fail the task when its outputs are written
-            metrics.log_metric(name, float(value))
+    shutil.copy(f"{benchmark_result.path}/report.html", page.path)
+    for name, value in finite(report.metrics).items():
+        metrics.log_metric(name, value)
