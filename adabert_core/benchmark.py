@@ -71,6 +71,7 @@ def run(
             "latency": rows,
             "cost": stage_costs(frame.parents),
             "probe_accuracy": targets.info["probe_accuracy"],
+            "trials": read_json(inputs["search"] / "trials.json"),
             "search_trace": read_json(inputs["search"] / "trace.json"),
             "confusion": quality["confusion"],
             "student_errors": quality["errors"],

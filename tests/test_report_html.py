@@ -125,6 +125,17 @@ def test_page_holds_every_part_of_the_report(usual: tuple[str, Balanced]) -> Non
     assert parser.tags.count("svg") == 9  # genotype, probes, scatter, six curves
 
 
+def test_trials_are_shown_best_first(tmp_path: Path) -> None:
+    trials = [
+        {"depth": depth, "cell": f"0>2 conv_{depth}", "log_loss": loss, "cost": 0.1, "objective": loss + 0.01}
+        for depth, loss in ((3, 0.5), (5, 0.25))
+    ]
+    write_html({**make_report(), "trials": trials}, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("0.2500") < page.index("0.5000")
+    assert "The last word on depth and cell" in page
+
+
 def test_page_is_self_contained(usual: tuple[str, Balanced]) -> None:
     page, parser = usual
     assert "script" not in parser.tags
