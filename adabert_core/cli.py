@@ -189,10 +189,15 @@ def _texts_of(source: Path, pair: bool) -> Iterator[Any]:
 
 
 def main() -> None:
-    """Runs the command line: one sentence and exit code 2 for a user's mistake, a traceback only for ours."""
+    """Runs the command line."""
     show_log(sys.stderr)
+    run_command(cli)
+
+
+def run_command(command: click.Command) -> None:
+    """Runs a command line: one sentence and exit code 2 for a user's mistake, a traceback only for ours."""
     try:
-        cli()
+        command()
     except UserError as error:
         click.echo(f"adabert: {error}", err=True)
         sys.exit(2)

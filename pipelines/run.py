@@ -23,7 +23,7 @@ from kfp import compiler, components, local
 
 from adabert_core import __version__
 from adabert_core.artifacts import MANIFEST, Manifest, git_sha, read_manifest
-from adabert_core.cli import show_report
+from adabert_core.cli import run_command, show_report
 from adabert_core.config import SECTIONS, RunConfig, load_run_config
 from adabert_core.data.prepare import fingerprint
 from adabert_core.errors import UserError
@@ -218,13 +218,9 @@ def _absolute(config: RunConfig) -> RunConfig:
 
 
 def main() -> None:
-    """Runs the command line: one sentence and exit code 2 for a user's mistake."""
+    """Runs the command line."""
     logging.getLogger("kfp").setLevel(logging.WARNING)
-    try:
-        cli()
-    except UserError as error:
-        click.echo(f"adabert: {error}", err=True)
-        sys.exit(2)
+    run_command(cli)
 
 
 if __name__ == "__main__":

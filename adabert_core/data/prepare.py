@@ -136,7 +136,6 @@ def _describe(parts: Mapping[str, pd.DataFrame], names: list[str]) -> dict[str, 
 def _log_counts(source: str, parts: Mapping[str, pd.DataFrame], names: list[str], removed: Mapping[str, int]) -> None:
     counts = ", ".join(f"{len(part)} {split}" for split, part in parts.items())
     log.info("%s: %s rows in %d classes", source, counts, len(names))
-    unasked = {reason: count for reason, count in removed.items() if count and reason != "over_max_train_rows"}
-    if unasked:
-        reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in unasked.items())
+    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in removed.items() if count)
+    if reasons:
         log.warning("%s: rows removed: %s", source, reasons)
