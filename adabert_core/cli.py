@@ -20,7 +20,7 @@ from adabert_core.stages import STAGES
 _config = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="Preset or own YAML file.")
 _set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. data.label=stars.")
 _checkpoint = click.option("--checkpoint-uri", default="", help="Where checkpoints go; default: a folder beside the output.")
-_every = click.option("--checkpoint-seconds", default=30.0, show_default=True, help="Time between two checkpoints.")
+_every = click.option("--checkpoint-seconds", default=60.0, show_default=True, help="Time between two checkpoints.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -81,11 +81,12 @@ def predict(model: Path, source: Path | None, threads: int, texts: tuple[str, ..
 @cli.command()
 @click.option("--tracking-uri", default="sqlite:///mlflow.db", show_default=True, help="MLflow to look for.")
 @click.option("--checkpoint-uri", default="runs/checkpoints", show_default=True, help="Place for checkpoints to try.")
-def doctor(tracking_uri: str, checkpoint_uri: str) -> None:
+@click.option("--s3", "s3_uri", default="", help="s3://bucket/prefix to try step by step.")
+def doctor(tracking_uri: str, checkpoint_uri: str, s3_uri: str) -> None:
     """Check what this machine offers, one line each; exit 2 if a run cannot work here."""
     from adabert_core.doctor import examine
 
-    findings = examine(tracking_uri, checkpoint_uri)
+    findings = examine(tracking_uri, checkpoint_uri, s3_uri)
     for finding in findings:
         click.echo(f"{'ok  ' if finding.ok else 'FAIL' if finding.needed else 'note'}  {finding.name}: {finding.said}")
     if any(finding.needed and not finding.ok for finding in findings):
@@ -117,13 +118,15 @@ def _stage_command(name: str) -> click.Command:
         checkpoint_seconds: float,
         **inputs: Path,
     ) -> None:
+        from adabert_core.artifacts import digest_of
         from adabert_core.stages import run_stage
         from adabert_core.storage import Checkpoints, open_store
         from adabert_core.tracking import Tracker
 
         config = _local_tracking(load_run_config(config_path, overrides))
-        store = open_store(checkpoint_uri or str(output.absolute().parent / "checkpoints"))
-        tracker = Tracker(config.tracking_uri, config.experiment, str(output.absolute()), config.name)
+        place = str(output.absolute())
+        store = open_store(checkpoint_uri or str(output.absolute().parent / "checkpoints"), digest_of(place)[:16])
+        tracker = Tracker(config.tracking_uri, config.experiment, place, config.name)
         checkpoints = Checkpoints(store, checkpoint_seconds)
         run_stage(name, getattr(config, stage.section), inputs, output, tracker=tracker, checkpoints=checkpoints)
         tracker.finish_pipeline("FINISHED")

@@ -23,7 +23,7 @@ class Finding:
     needed: bool = True
 
 
-def examine(tracking_uri: str, checkpoint_uri: str) -> list[Finding]:
+def examine(tracking_uri: str, checkpoint_uri: str, s3_uri: str = "") -> list[Finding]:
     """Returns the findings, cheap ones first."""
     return [
         Finding("python", sys.version_info >= (3, 11), f"{platform.python_version()} (3.11 or later is needed)"),
@@ -33,7 +33,7 @@ def examine(tracking_uri: str, checkpoint_uri: str) -> list[Finding]:
         _tried("builtin data", _cache, needed=False),
         _tried("checkpoints", lambda: _store(checkpoint_uri)),
         _tried("tracking", lambda: _mlflow(tracking_uri), needed=False),
-        _s3(),
+        *([_s3()] if not s3_uri else s3_findings(s3_uri)),
     ]
 
 
@@ -85,7 +85,8 @@ def _cache() -> str:
 def _store(uri: str) -> str:
     from adabert_core.storage import open_store
 
-    store, key = open_store(uri), f"doctor-{uuid.uuid4().hex}"
+    key = f"doctor-{uuid.uuid4().hex}"
+    store = open_store(uri, key)
     store.put(key, _trial)
     if store.get(key) is None:
         raise UserError(f"{uri} does not give back what was put there.")
@@ -107,6 +108,43 @@ def _mlflow(uri: str) -> str:
 
     with urlopen(f"{uri.rstrip('/')}/health", timeout=5) as answer:  # noqa: S310 - the user's own tracking server
         return f"{uri} answers {answer.status}"
+
+
+def s3_findings(uri: str) -> list[Finding]:
+    """Returns what works at an s3:// place, step by step, up to the first step that fails."""
+    from adabert_core.s3 import ConflictError, open_place
+
+    place = open_place(uri, attempts=2)
+    key = f"doctor-{uuid.uuid4().hex}"
+
+    def listed() -> str:
+        place.probe()
+        return f"{place.bucket} is there and lists, at {place.client.meta.endpoint_url}"
+
+    def kept() -> str:
+        place.write(key, b"trial", None)
+        found = place.read(key)
+        if found is None or found[0] != b"trial":
+            raise UserError(f"{uri} does not give back what was put there.")
+        return "an object can be written and read back"
+
+    def guarded() -> str:
+        try:
+            place.write(key, b"other", None)
+        except ConflictError:
+            return "a conditional put is refused when the object is there, as checkpoints need it"
+        raise UserError(f"{uri} ignores If-None-Match: two processes of one run could overwrite each other's checkpoints.")
+
+    def removed() -> str:
+        place.delete([key])
+        return "and it can be removed"
+
+    findings = [_s3()]
+    for name, check in {"s3 bucket": listed, "s3 write": kept, "s3 condition": guarded, "s3 delete": removed}.items():
+        findings.append(_tried(name, check))
+        if not findings[-1].ok:
+            break
+    return findings
 
 
 def _s3() -> Finding:

@@ -37,7 +37,7 @@ def run_component(
     """
     with _one_sentence():
         settings = parse_section(STAGES[stage].section, _settings(config) | ({} if stage == "prepare_data" else {"seed": seed}))
-        checkpoints = Checkpoints(open_store(checkpoint_uri) if checkpoint_uri else None)
+        checkpoints = Checkpoints(open_store(checkpoint_uri, os.environ.get("KFP_RUN_ID", "local")) if checkpoint_uri else None)
         tracker = component_tracker(tracking_uri, experiment)
         paths = {name: Path(path) for name, path in inputs.items()}
         return run_stage(stage, settings, paths, Path(output), tracker=tracker, checkpoints=checkpoints)
@@ -84,7 +84,7 @@ def component_tracker(tracking_uri: str, experiment: str) -> Tracker:
 def show_log(stream: TextIO) -> None:
     """Sends this package's log lines to a stream: standard output is where pipeline runners look for them."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=stream, force=True)
-    for noisy in ("httpx", "httpcore", "urllib3", "mlflow", "alembic", "datasets", "filelock", "fsspec", "matplotlib"):
+    for noisy in ("boto3", "botocore", "s3transfer", "httpx", "httpcore", "urllib3", "mlflow", "alembic", "datasets", "filelock", "fsspec", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -13,13 +13,13 @@ from adabert_core.tracking import Tracker
 log = logging.getLogger(__name__)
 
 
-def run_all(config: RunConfig, output: Path, *, checkpoint_uri: str = "", checkpoint_seconds: float = 30.0) -> list[StageReport]:
+def run_all(config: RunConfig, output: Path, *, checkpoint_uri: str = "", checkpoint_seconds: float = 60.0) -> list[StageReport]:
     """Runs what is not done yet and returns the reports of the stages that ran.
 
     `output` gets one folder per stage. Checkpoints go to `checkpoint_uri`, by default a folder inside `output`.
     """
-    store = open_store(checkpoint_uri or str(output / "checkpoints"))
     pipeline_run, status = _pipeline_run(output), "FAILED"
+    store = open_store(checkpoint_uri or str(output / "checkpoints"), pipeline_run)
     reports = []
     tracker = Tracker(config.tracking_uri, config.experiment, pipeline_run, config.name)
     try:

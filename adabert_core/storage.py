@@ -1,7 +1,6 @@
 """The one door to places that outlive a process: checkpoints go through here, and nothing else opens such a place.
 
-Comes in: a `checkpoint_uri` and named states of tensors. Goes out: the last whole state, or None. A folder today; another
-kind of store is one more class with `put`, `get` and `delete`.
+Comes in: a `checkpoint_uri` (a folder or s3://bucket/prefix) and named states. Goes out: the last whole state, or None.
 """
 
 import contextlib
@@ -22,8 +21,11 @@ _STATE, _SEAL = "state.pt", "seal.json"
 class Store(Protocol):
     """A place for small folders of files under slash-separated keys."""
 
-    def put(self, key: str, files: Callable[[Path], None]) -> None:
-        """Calls `files` with an empty folder and keeps what it wrote there, whole or not at all."""
+    def put(self, key: str, files: Callable[[Path], None], step: int = 0) -> None:
+        """Calls `files` with an empty folder and keeps what it wrote there, whole or not at all; `step` says how far it is."""
+
+    def busy(self) -> bool:
+        """True while what was put is still on its way: a good moment not to put more."""
 
     def get(self, key: str) -> Path | None:
         """Returns a local folder with what was put under `key`, or None."""
@@ -38,10 +40,14 @@ class FolderStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def put(self, key: str, files: Callable[[Path], None]) -> None:
+    def put(self, key: str, files: Callable[[Path], None], step: int = 0) -> None:
         """Writes a temporary sibling and renames it."""
         with whole_directory(self.root / key) as scratch:
             files(scratch)
+
+    def busy(self) -> bool:
+        """False: a folder is written at once."""
+        return False
 
     def get(self, key: str) -> Path | None:
         """Returns the folder of `key`, or None where there is none."""
@@ -59,14 +65,23 @@ class FolderStore:
                 path.rmdir()
 
 
-def open_store(uri: str) -> Store:
-    """Returns the store behind a `checkpoint_uri`.
+def open_store(uri: str, writer: str) -> Store:
+    """Returns the store behind a `checkpoint_uri`; `writer` names this run, and is the same when it is started again.
+
+    Any number of runs may share an S3 prefix; a folder belongs to one run at a time.
 
     Raises:
-        UserError: a scheme this version does not have, or a folder that cannot be written.
+        UserError: a scheme that is not known, a folder that cannot be written, or an S3 place that does not answer.
     """
+    if uri.startswith("s3://"):
+        from adabert_core.s3 import open_place  # here: boto3 takes its time, and a local run has no use for it
+        from adabert_core.s3_store import S3Store
+
+        place = open_place(uri)
+        place.probe()
+        return S3Store(place, writer)
     if "://" in uri:
-        raise UserError(f"checkpoint_uri {uri}: this version keeps checkpoints in a local folder; name a path without a scheme.")
+        raise UserError(f"checkpoint_uri {uri}: only folders and s3://bucket/prefix are known.")
     root = Path(uri)
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -78,7 +93,7 @@ def open_store(uri: str) -> Store:
 class Checkpoints:
     """States of the running stage in a store, saved at most every `every_seconds`. Without a store nothing is kept."""
 
-    def __init__(self, store: Store | None, every_seconds: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: Store | None, every_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.store = store
         self.every_seconds = every_seconds
         self._clock = clock
@@ -86,7 +101,7 @@ class Checkpoints:
 
     def due(self) -> bool:
         """True when the last save lies far enough back."""
-        return self.store is not None and self._clock() - self._last >= self.every_seconds
+        return self.store is not None and self._clock() - self._last >= self.every_seconds and not self.store.busy()
 
     def save(self, key: str, state: dict[str, Any]) -> None:
         """Keeps a state of tensors and plain values; a full disk or a lost store costs the checkpoint, not the run."""
@@ -100,7 +115,7 @@ class Checkpoints:
             write_json(folder / _SEAL, {"sha256": file_digest(folder / _STATE)})
 
         try:
-            self.store.put(key, write)
+            self.store.put(key, write, int(state.get("step", 0)))
         except OSError as error:
             log.warning("checkpoint %s was not written (%s); the run goes on", key, error)
         self._last = self._clock()

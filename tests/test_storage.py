@@ -7,7 +7,7 @@ from adabert_core.storage import Checkpoints, FolderStore, open_store
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    return Checkpoints(open_store(str(tmp_path / "store")))
+    return Checkpoints(open_store(str(tmp_path / "store"), "run"))
 
 
 def test_state_comes_back_as_it_was(checkpoints):
@@ -59,7 +59,7 @@ def test_failed_write_keeps_the_earlier_state(tmp_path):
 
 def test_full_disk_costs_the_checkpoint_and_not_the_run(caplog):
     class Full:
-        def put(self, key, files):
+        def put(self, key, files, step):
             raise OSError(28, "No space left on device")
 
     Checkpoints(Full()).save("teacher", {"step": 1})
@@ -81,7 +81,7 @@ def test_clear_forgets_everything_below_a_key_and_nothing_else(checkpoints, tmp_
 
 def test_due_after_the_given_seconds():
     now = [0.0]
-    store = type("Store", (), {"put": lambda self, key, files: None})()
+    store = SlowStore()
     checkpoints = Checkpoints(store, every_seconds=30, clock=lambda: now[0])
     due = []
     for now[0] in (0.0, 29.9, 30.0):
@@ -90,6 +90,30 @@ def test_due_after_the_given_seconds():
     for now[0] in (59.0, 60.0):
         due.append(checkpoints.due())
     assert due == [False, False, True, False, True]
+
+
+class SlowStore:
+    """Takes everything and is done with it when told so."""
+
+    uploading = False
+
+    def put(self, key, files, step):
+        self.step = step
+
+    def busy(self):
+        return self.uploading
+
+
+def test_nothing_is_due_while_the_last_one_is_on_its_way():
+    now = [100.0]
+    store = SlowStore()
+    checkpoints = Checkpoints(store, every_seconds=30, clock=lambda: now[0])
+    checkpoints.save("k", {"step": 7})
+    now[0], store.uploading = 200.0, True
+    assert not checkpoints.due()
+    store.uploading = False
+    assert checkpoints.due()
+    assert store.step == 7
 
 
 def test_without_a_store_nothing_is_kept_and_nothing_is_due():
@@ -103,10 +127,10 @@ def test_without_a_store_nothing_is_kept_and_nothing_is_due():
 @pytest.mark.parametrize("uri", ["gs://bucket/prefix", "ftp://host/x"])
 def test_unknown_scheme_is_refused(uri):
     with pytest.raises(UserError, match=f"checkpoint_uri {uri}"):
-        open_store(uri)
+        open_store(uri, "run")
 
 
 def test_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        open_store(str(tmp_path / "file" / "store"))
+        open_store(str(tmp_path / "file" / "store"), "run")

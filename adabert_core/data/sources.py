@@ -1,12 +1,14 @@
-"""Finds the rows that `data.source` names: builtin data, a Hugging Face dataset, a file, or a folder of split files.
+"""Finds the rows that `data.source` names: builtin data, a Hugging Face dataset, a file or a folder of split files, here or on S3.
 
 Comes in: the source. Goes out: a `Table` per published split, named train, validation or test. A source without
 published splits has only train; splits.py carves the others from it.
 """
 
+import dataclasses
 import importlib
 import logging
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +44,32 @@ def read_source(source: str, label: str) -> dict[str, Table]:
     if source.startswith("hf:"):
         return _validation_as_test(_read_hub(source, label))
     if source.startswith("s3://"):
-        raise UserError(f"data.source={source}: S3 sources are not supported by this version; copy the file here first.")
+        return _read_s3(source)
     if "://" in source:
-        raise UserError(f"data.source={source}: only paths, builtin: and hf: sources are read; copy the file here first.")
-    path = Path(source).expanduser()
+        raise UserError(f"data.source={source}: only paths, s3://, builtin: and hf: sources are read; copy the file here first.")
+    return _read_path(Path(source).expanduser())
+
+
+def _read_path(path: Path) -> dict[str, Table]:
     if path.is_dir():
         return _validation_as_test(_read_folder(path))
     if not path.is_file():
-        raise UserError(f"data.source={source}: no such file or folder, seen from {Path.cwd()}; check the path.")
+        raise UserError(f"data.source={path}: no such file or folder, seen from {Path.cwd()}; check the path.")
     return {"train": read_file(path)}
+
+
+def _read_s3(source: str) -> dict[str, Table]:
+    """Returns the tables of an object or of the objects below a prefix; errors name them by their URI."""
+    from adabert_core.s3 import fetch  # here: boto3 takes its time, and most sources do without
+
+    with tempfile.TemporaryDirectory(prefix="adabert-source-") as scratch:
+        path = fetch(source, Path(scratch))
+        there = source.rstrip("/") if path == Path(scratch) else source.rpartition("/")[0]
+        try:
+            tables = _read_path(path)
+        except UserError as error:
+            raise UserError(str(error).replace(scratch, there)) from error
+        return {split: dataclasses.replace(table, name=table.name.replace(scratch, there)) for split, table in tables.items()}
 
 
 def _read_builtin(source: str) -> Table:

@@ -40,8 +40,8 @@ def test_folder_with_two_files_for_one_split_is_refused(write, tmp_path):
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("s3://bucket/rows.csv", "S3 sources are not supported by this version; copy the file here first"),
-        ("https://host/rows.csv", "only paths, builtin: and hf: sources are read"),
+        ("s3://b/rows.csv", "is not of the form s3://bucket/prefix"),
+        ("https://host/rows.csv", "only paths, s3://, builtin: and hf: sources are read"),
         ("builtin:films", "the builtin source is builtin:movie-reviews"),
         ("nowhere/rows.csv", "data.source=nowhere/rows.csv: no such file or folder"),
     ],
