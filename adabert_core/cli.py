@@ -107,6 +107,20 @@ def control(run_folder: Path, cells: int, seed: int) -> None:
     click.echo(result["sentence"])
 
 
+@cli.command()
+@click.option("--model-name", required=True, help="Registered model, as register.model_name has it.")
+@click.option("--to", default="", help="Version to go back to; default: the champion before this one.")
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", default="sqlite:///mlflow.db", show_default=True)
+def rollback(model_name: str, to: str, tracking_uri: str) -> None:
+    """Give the alias champion back to an earlier version."""
+    from mlflow import MlflowClient
+
+    from adabert_core.registry import roll_back
+
+    old, new = roll_back(MlflowClient(tracking_uri, tracking_uri), model_name, to)
+    click.echo(f"{model_name}: version {new} is champion again, version {old} is not any more")
+
+
 def _stage_command(name: str) -> click.Command:
     stage = STAGES[name]
 

@@ -149,12 +149,13 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class RegisterConfig:
-    """The registered model's name and the gate a student must pass to become champion."""
+    """The registered model's name, the gate a student must pass to become champion, and an s3:// place for a copy."""
 
     model_name: str = "adabert-student"
     min_retention: float = Field(default=0.95, ge=0)
     max_latency_ms: Positive | None = None
     margin: float = Field(default=0.005, ge=0)
+    export_uri: str = Field(default="", pattern="^(s3://.+)?$")
     seed: int = 0
 
 

@@ -84,7 +84,20 @@ def component_tracker(tracking_uri: str, experiment: str) -> Tracker:
 def show_log(stream: TextIO) -> None:
     """Sends this package's log lines to a stream: standard output is where pipeline runners look for them."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=stream, force=True)
-    for noisy in ("boto3", "botocore", "s3transfer", "httpx", "httpcore", "urllib3", "mlflow", "alembic", "datasets", "filelock", "fsspec", "matplotlib"):
+    for noisy in (
+        "boto3",
+        "botocore",
+        "s3transfer",
+        "httpx",
+        "httpcore",
+        "urllib3",
+        "mlflow",
+        "alembic",
+        "datasets",
+        "filelock",
+        "fsspec",
+        "matplotlib",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -1,19 +1,26 @@
 """Stage register: the gate, and the student as a new version of an MLflow registered model.
 
-Comes in: StudentDir, BenchmarkDir. Goes out: decision.json, pyfunc/ (text in, label and scores out; needs onnxruntime and
-tokenizers only) and, where tracking is on, a model version with the alias challenger or champion.
+Comes in: DatasetDir, StudentDir, BenchmarkDir. Goes out: decision.json, model/ (text in, label and scores out; needs
+onnxruntime and tokenizers only), report.html with the decision and, where tracking is on, a model version with the alias
+challenger or champion.
 """
 
 import json
 import logging
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from adabert_core import __version__
+import numpy as np
+
+from adabert_core import __version__, registry
 from adabert_core.artifacts import write_json
 from adabert_core.config import RegisterConfig
+from adabert_core.data.dataset import Dataset, read_dataset
+from adabert_core.evaluate import scores
 from adabert_core.report import headline_latency, load_report
+from adabert_core.report_html import write_html
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
@@ -29,34 +36,63 @@ def run(
     """Decides on the student and registers it."""
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         report, _ = load_report(inputs["benchmark"])
+        dataset = read_dataset(inputs["dataset"])
         model = frame.path / "model"
         pack_model(inputs["student"], model)
-        champion = tracker.champion(config.model_name)
-        decision = decide(report, config, champion)
+        held = tracker.ask(lambda client, _: registry.champion(client, config.model_name))
+        score, obstacle = champion_score(tracker, held, dataset) if held is not None else (None, "")
+        decision = decide(report, config, score, obstacle)
+        decision["champion_before"] = {"version": held.version, "score": score} if held is not None else None
+        student = frame.parents["student"].digest[:16]
+        decision["export"] = _export(model, f"{config.export_uri.rstrip('/')}/{student}") if config.export_uri else ""
         tags = {
+            "adabert.student": student,
             "adabert.data_version": report["data_version"],
+            "adabert.labels": json.dumps(dataset.labels),
             "adabert.metric": report["metric"],
             "adabert.test_score": f"{decision['score']:.6f}",
             "adabert.retention": f"{report['retention']:.6f}",
-            "adabert.reasons": "; ".join(decision["reasons"]),
+            "adabert.export": decision["export"],
         }
-        decision["version"] = tracker.register_model(config.model_name, model, decision["alias"], tags, report["verdict"])
+        decision["version"] = _registered(tracker, config.model_name, model, decision, tags, report["verdict"])
         write_json(frame.path / "decision.json", decision)
+        write_html(report, frame.path, decision)
         tracker.tag("adabert.verdict", report["verdict"])
         tracker.tag("adabert.data_version", report["data_version"])
+        tracker.artifact(frame.path / "report.html")
         frame.metrics["passed_gate"] = float(decision["alias"] == "champion")
-        where = (
-            f"version {decision['version']} of {config.model_name}" if decision["version"] else "not registered, tracking is off"
-        )
-        log.info("%s: %s (%s)", where, decision["alias"], "; ".join(decision["reasons"]))
+        log.info("%s", decision_text(decision, config.model_name))
     return frame.finished
 
 
-def decide(report: dict[str, Any], config: RegisterConfig, champion: dict[str, str] | None) -> dict[str, Any]:
+def champion_score(tracker: Tracker, held: registry.ModelVersion, dataset: Dataset) -> tuple[float | None, str]:
+    """Returns the champion's score on the test split, or None and why it cannot be compared."""
+    who = f"the champion, version {held.version},"
+    known = held.tags.get("adabert.labels")
+    if known and sorted(json.loads(known)) != sorted(dataset.labels):
+        return None, f"{who} knows other labels ({', '.join(json.loads(known)[:8])})"
+    test = dataset.split("test")
+    with tempfile.TemporaryDirectory(prefix="adabert-champion-") as scratch:
+        found = tracker.ask(lambda client, _: registry.fetch(tracker.uri, client, held, Path(scratch)))
+        if found is None:
+            return None, ""
+        try:
+            if isinstance(found, Exception):
+                raise found
+            labels = registry.answers(found, test.text_a, test.text_b)
+        except Exception as error:  # noqa: BLE001 - a champion that does not load or answer must not stop its successor
+            log.warning("version %s of %s, the champion, does not answer: %s", held.version, held.name, error)
+            return None, f"{who} is broken ({type(error).__name__})"
+    if not set(labels) <= set(dataset.labels):
+        return None, f"{who} answers with other labels"
+    return scores(test.labels, np.array([dataset.labels.index(label) for label in labels]), dataset.metric)["score"], ""
+
+
+def decide(report: dict[str, Any], config: RegisterConfig, held: float | None, obstacle: str = "") -> dict[str, Any]:
     """Returns alias, score and reasons.
 
-    Champion if the student passes the gate and is not worse than the champion by more than the margin. A champion measured
-    on other data or by another metric cannot be compared and does not stand in the way.
+    Champion if the student passes the gate and is not worse than the champion on the same test split by more than the
+    margin. `held` is the champion's score there, None where there is none or where `obstacle` says why it has none.
     """
     score = report["student"]["metrics"]["test"]["onnx"]["score"]
     row = headline_latency(report)
@@ -67,15 +103,46 @@ def decide(report: dict[str, Any], config: RegisterConfig, champion: dict[str, s
     if config.max_latency_ms is not None:
         said = f"{row['p50_ms']:.2f} ms at length {row['length']}, allowed {config.max_latency_ms:.2f} ms"
         (reasons if row["p50_ms"] <= config.max_latency_ms else against).append(said)
-    if champion is not None:
-        same = all(champion.get(f"adabert.{key}") == report[key] for key in ("data_version", "metric"))
-        if same:
-            held = float(champion["adabert.test_score"])
-            said = f"{report['metric']} {score:.4f}, champion {held:.4f}, margin {config.margin:.4f}"
-            (reasons if score >= held - config.margin else against).append(said)
-        else:
-            reasons.append("the champion was measured on other data")
+    if held is not None:
+        said = f"{report['metric']} {score:.4f}, champion {held:.4f} on the same rows, margin {config.margin:.4f}"
+        (reasons if score >= held - config.margin else against).append(said)
+    if obstacle:
+        reasons.append(obstacle)
     return {"alias": "challenger" if against else "champion", "score": score, "reasons": against or reasons}
+
+
+def decision_text(decision: dict[str, Any], model_name: str) -> str:
+    """One sentence: which version became what, and why."""
+    version = decision["version"]
+    where = f"version {version} of {model_name}" if version else "not registered, tracking is off"
+    return f"{where}: {decision['alias']} ({'; '.join(decision['reasons'])})"
+
+
+def _registered(tracker: Tracker, name: str, model: Path, decision: dict[str, Any], tags: dict[str, str], verdict: str) -> str:
+    """Returns the version that the student became, '' where tracking is off; its reasons are tags, its alias is set last."""
+    version = tracker.ask(lambda client, run: registry.add_version(tracker.uri, client, run, name, model, tags, verdict))
+    if version is None:
+        return ""
+
+    def finish(client: Any, _: str) -> str:
+        client.set_model_version_tag(name, version, "adabert.reasons", "; ".join(decision["reasons"]))
+        if decision["alias"] == "champion":
+            registry.promote(client, name, version)
+        else:
+            client.set_registered_model_alias(name, decision["alias"], version)
+        return version
+
+    return tracker.ask(finish) or ""
+
+
+def _export(model: Path, uri: str) -> str:
+    """Puts the student as an MLflow model folder below an s3:// URI and returns that."""
+    from adabert_core.s3 import push  # here: boto3 takes its time, and most runs export nothing
+
+    with tempfile.TemporaryDirectory(prefix="adabert-export-") as scratch:
+        registry.save_model(model, Path(scratch) / "model")
+        push(Path(scratch) / "model", uri, last="MLmodel")
+    return uri
 
 
 def pack_model(student: Path, target: Path) -> None:
@@ -86,5 +153,6 @@ def pack_model(student: Path, target: Path) -> None:
         shutil.copy(student / name, target / name)
     settings = json.loads((student / "config.json").read_text())
     limit = json.loads((student / "tokenizer_config.json").read_text())["model_max_length"]
+    pair = settings.get("separator_id") is not None
     labels = [settings["id2label"][str(i)] for i in range(len(settings["id2label"]))]
-    write_json(target / "serving.json", {"labels": labels, "max_length": limit, "package_version": __version__})
+    write_json(target / "serving.json", {"labels": labels, "pair": pair, "max_length": limit, "package_version": __version__})

@@ -20,7 +20,8 @@ def load_report(run: Path) -> tuple[dict[str, Any], Path]:
     """
     for folder in (run / "benchmark", run):
         if (folder / "report.json").is_file():
-            return read_json(folder / "report.json"), folder / "report.html"
+            decided = run / "register" / "report.html"
+            return read_json(folder / "report.json"), decided if decided.is_file() else folder / "report.html"
     raise UserError(f"{run} holds no report: give the --output folder of a finished `adabert run`.")
 
 

@@ -17,13 +17,14 @@ _CONFUSIONS = 10
 _TEXT_SHOWN = 400
 
 
-def write_html(report: dict[str, Any], folder: Path) -> None:
-    """Writes report.html into the folder."""
+def write_html(report: dict[str, Any], folder: Path, decision: dict[str, Any] | None = None) -> None:
+    """Writes report.html into the folder, with what the gate decided once that is known."""
     loader = PackageLoader("adabert_core", "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"seconds": seconds_text, "bytes": bytes_text, "count": "{:,}".format}
     page = environment.get_template("report.html.j2").render(
         report=report,
+        decision=decision,
         metric=report["metric"].replace("_", " "),
         row=headline_latency(report),
         tiles=tiles(report),

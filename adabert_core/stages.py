@@ -52,7 +52,11 @@ STAGES: dict[str, Stage] = {
             "student": "retrain",
         },
     ),
-    "register": Stage("register", "adabert_core.register", {"student": "retrain", "benchmark": "benchmark"}),
+    "register": Stage(
+        "register",
+        "adabert_core.register",
+        {"dataset": "prepare_data", "student": "retrain", "benchmark": "benchmark"},
+    ),
 }
 
 

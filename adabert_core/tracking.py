@@ -1,25 +1,26 @@
 """MLflow tracking that can never stop a run: one parent run per pipeline run, one child per stage.
 
-Comes in: figures and files as a stage makes them. Goes out: MLflow runs; the first failure is one warning, then silence.
+Comes in: figures and files as a stage makes them. Goes out: MLflow runs; a server that fails costs a warning.
 """
 
-import contextlib
 import logging
 import math
 import os
+import tempfile
+import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from adabert_core import __version__
 
 log = logging.getLogger(__name__)
 _FLUSH_EVERY_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 15.0
+_METRICS_A_REQUEST = 900  # the API takes 1000
 _PARENT_TAG = "adabert.pipeline_run"
-_SERVING_PACKAGES = ("mlflow", "onnxruntime", "tokenizers", "numpy", "pandas")
 _BOUNDS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -28,91 +29,109 @@ _BOUNDS = {
 }
 
 
-class Tracker:
-    """Writes one stage's child run; every method is a no-op when tracking is off (no uri) or has failed once."""
+Answer = TypeVar("Answer")
 
-    def __init__(self, uri: str, experiment: str = "adabert", pipeline_run: str = "", run_name: str = "adabert") -> None:
+
+class Tracker:
+    """Writes one stage's child run from a thread of its own; every method is a no-op when tracking is off (no uri).
+
+    A server that does not answer is asked again until the stage ends, so that an outage loses nothing; one that refuses, or
+    that has never answered by then, is given up with one warning. Training never waits.
+    """
+
+    def __init__(
+        self, uri: str, experiment: str = "adabert", pipeline_run: str = "", run_name: str = "adabert", patience: float = 60.0
+    ) -> None:
         self.uri, self.experiment, self.pipeline_run, self.run_name = uri, experiment, pipeline_run, run_name
+        self.patience = patience  # seconds that the end of a stage waits for a server that was there before
         self._client: Any = None
         self._run_id = ""
         self._buffer: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="tracking")
+        self._stop = threading.Event()
+        self._answered = self._down = False
+        for name, value in _BOUNDS.items():
+            os.environ.setdefault(name, value)
 
     def start(self, stage: str, config: Mapping[str, Any]) -> None:
         """Opens the stage's run under the pipeline run's parent, with the config as parameters."""
-        if self.uri:
-            self._attempt(lambda: self._start(stage, config))
+        self._send(lambda: self._start(stage, config))
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Records finite figures at a step; they are sent in batches."""
-        if not self._run_id:
+        if not self.uri:
             return
         now = int(time.time() * 1000)
         self._buffer += [(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)]
         if time.monotonic() - self._flushed > _FLUSH_EVERY_SECONDS:
-            self._attempt(self._flush)
+            self._flushed = time.monotonic()
+            self._send(self._flush)
 
     def artifact(self, path: Path) -> None:
         """Keeps a small file with the stage's run."""
-        if self._run_id:
-            self._attempt(lambda: self._client.log_artifact(self._run_id, str(path)))
+        if self.uri:
+            content = path.read_bytes()  # the file may have moved by the time it is sent
+            self._send(lambda: self._log_file(path.name, content))
 
     def tag(self, name: str, value: str) -> None:
         """Sets a tag on the stage's run and on its parent."""
-        if self._run_id:
-            self._attempt(lambda: self._tag(name, value))
+        self._send(lambda: self._tag(name, value))
 
     def finish(self, status: str) -> None:
-        """Ends the stage's run as FINISHED or FAILED."""
-        if self._run_id:
-            self._attempt(self._flush)
-        if self._run_id:
-            self._attempt(lambda: self._client.set_terminated(self._run_id, status))
+        """Ends the stage's run as FINISHED or FAILED, and waits until all of it has arrived."""
+        self._send(self._flush)
+        self._settle(self._send(lambda: self._client.set_terminated(self._run_id, status)))
         self._run_id = ""
 
     def finish_pipeline(self, status: str) -> None:
         """Ends the parent run of this pipeline run, if there is one."""
-        if self.uri:
-            self._attempt(lambda: self._client_or_new().set_terminated(self._parent(), status))
+        self._settle(self._send(lambda: self._client_or_new().set_terminated(self._parent(), status)))
 
-    def champion(self, name: str) -> dict[str, str] | None:
-        """Returns the tags of the registered model's champion, None where there is none or tracking is off."""
-        found: list[dict[str, str]] = []
-
-        def look() -> None:
-            from mlflow.exceptions import MlflowException
-
-            try:
-                found.append(dict(self._client.get_model_version_by_alias(name, "champion").tags))
-            except MlflowException as error:  # no such model or alias; an outage must not read as "no champion"
-                if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                    raise
-
-        if self._run_id:
-            self._attempt(look)
+    def ask(self, action: Callable[[Any, str], Answer]) -> Answer | None:
+        """Returns what an action with the MLflow client and this stage's run id gives; None where tracking is off or down."""
+        found: list[Answer] = []
+        self._settle(self._send(lambda: found.append(action(self._client, self._run_id))))
         return found[0] if found else None
 
-    def register_model(self, name: str, model: Path, alias: str, tags: Mapping[str, str], description: str) -> str:
-        """Logs a served model folder as a new version of `name` and points `alias` at it; returns the version, '' when off."""
-        version: list[str] = []
-        if self._run_id:
-            self._attempt(lambda: version.append(self._register(name, model, alias, tags, description)))
-        return version[0] if version else ""
+    def _send(self, action: Callable[[], Any]) -> Future[None] | None:
+        return self._worker.submit(self._keep_trying, action) if self.uri else None
 
-    @property
-    def active(self) -> bool:
-        """True while a stage's run is open."""
-        return bool(self._run_id)
-
-    def _attempt(self, action: Callable[[], None]) -> None:
-        try:
-            with _bounded():
+    def _keep_trying(self, action: Callable[[], Any]) -> None:
+        pause = 1.0
+        while self.uri:
+            try:
                 action()
-        except Exception as error:  # noqa: BLE001 - tracking must never stop a run, whatever the client raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            log.warning("tracking at %s failed (%s); the run goes on without it", self.uri, reason[:200])
-            self.uri = self._run_id = ""
-            self._buffer.clear()
+                self._answered, self._down = True, False
+                return
+            except Exception as error:  # noqa: BLE001 - tracking must never stop a run, whatever the client raises
+                if _refused(error):
+                    self._give_up(_line(error))
+                    return
+                if not self._down:
+                    log.warning(
+                        "tracking at %s does not answer (%s); the run goes on, figures are sent later", self.uri, _line(error)
+                    )
+                self._down = True
+            self._stop.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _settle(self, sent: Future[None] | None) -> None:
+        """Waits for an action and all before it; not at all for a server that has never answered."""
+        if sent is None:
+            return
+        waited = time.monotonic()
+        while not sent.done() and self.uri:
+            if self._down and (not self._answered or time.monotonic() - waited > self.patience):
+                self._give_up("it did not answer to the end of the stage")
+            wait([sent], timeout=0.05)
+
+    def _give_up(self, reason: str) -> None:
+        if self.uri:
+            log.warning("tracking at %s failed (%s); the run goes on without it", self.uri, reason)
+        self.uri = self._run_id = ""
+        self._buffer = []
+        self._stop.set()
 
     def _client_or_new(self) -> Any:
         if self._client is None:
@@ -155,41 +174,14 @@ class Tracker:
     def _flush(self) -> None:
         from mlflow.entities import Metric
 
-        batch, self._buffer = self._buffer, []
-        for first in range(0, len(batch), 900):  # the API takes 1000 a request
-            metrics = [Metric(name, value, stamp, step) for name, value, stamp, step in batch[first : first + 900]]
-            self._client.log_batch(self._run_id, metrics=metrics)
-        self._flushed = time.monotonic()
+        while batch := self._buffer[:_METRICS_A_REQUEST]:
+            self._client.log_batch(self._run_id, metrics=[Metric(*figure) for figure in batch])
+            del self._buffer[: len(batch)]  # only now: what was not sent is sent with the next
 
-    def _register(self, name: str, model: Path, alias: str, tags: Mapping[str, str], description: str) -> str:
-        import mlflow
-        from mlflow.models import ModelSignature
-        from mlflow.types import ColSpec, Schema, TensorSpec
-
-        texts: list[ColSpec | TensorSpec] = [ColSpec("string", "text"), ColSpec("string", "text_b", required=False)]
-        answers: list[ColSpec | TensorSpec] = [
-            ColSpec("string", "label"),
-            ColSpec("double", "score"),
-            ColSpec("string", "scores"),
-        ]
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
-        with mlflow.start_run(run_id=self._run_id), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it asks for an example; the signature says the same
-            logged = mlflow.pyfunc.log_model(
-                name="student",
-                python_model=str(Path(__file__).with_name("serving.py")),
-                artifacts={"student": str(model)},
-                signature=ModelSignature(Schema(texts), Schema(answers)),
-                pip_requirements=[f"{package}=={metadata.version(package)}" for package in _SERVING_PACKAGES],
-                registered_model_name=name,
-            )
-        version = str(logged.registered_model_version)
-        for key, value in tags.items():
-            self._client.set_model_version_tag(name, version, key, value)
-        self._client.update_model_version(name, version, description)
-        self._client.set_registered_model_alias(name, alias, version)
-        return version
+    def _log_file(self, name: str, content: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / name).write_bytes(content)
+            self._client.log_artifact(self._run_id, str(Path(folder) / name))
 
     def _tag(self, name: str, value: str) -> None:
         self._client.set_tag(self._run_id, name, value)
@@ -203,12 +195,11 @@ def _artifacts(uri: str) -> dict[str, str]:
     return {"artifact_location": (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()}
 
 
-@contextlib.contextmanager
-def _bounded() -> Iterator[None]:
-    missing = {name: value for name, value in _BOUNDS.items() if name not in os.environ}
-    os.environ.update(missing)
-    try:
-        yield
-    finally:
-        for name in missing:
-            os.environ.pop(name, None)
+def _refused(error: Exception) -> bool:
+    """True for an answer that will be the same next time: a wrong password, a request the server does not take."""
+    code = getattr(error, "get_http_status_code", lambda: 0)()
+    return 400 <= code < 500 and code not in (408, 429)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

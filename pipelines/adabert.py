@@ -59,6 +59,6 @@ def build(image: str, gpus: int) -> GraphComponent:
             model = small.outputs["student"]
             parts = {"dataset": rows, "teacher": tuned, "targets": scored, "search": found, "student": model}
             timed = place(measure(config=benchmark, **parts, **shared), image, gpus).outputs["benchmark_result"]
-            place(admit(config=register, student=model, benchmark=timed, **shared), image, gpus)
+            place(admit(config=register, dataset=rows, student=model, benchmark=timed, **shared), image, gpus)
 
     return adabert

@@ -1,4 +1,4 @@
-"""Finds the rows that `data.source` names: builtin data, a Hugging Face dataset, a file or a folder of split files, here or on S3.
+"""Finds the rows that `data.source` names: builtin data, a hub dataset, a file or a folder of split files, here or on S3.
 
 Comes in: the source. Goes out: a `Table` per published split, named train, validation or test. A source without
 published splits has only train; splits.py carves the others from it.

@@ -1,7 +1,7 @@
 """Decides on the student and registers it."""
 
 from kfp import dsl
-from kfp.dsl import Artifact, Input, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
 from components.image import IMAGE
 
@@ -14,6 +14,7 @@ def register(
     tracking_uri: str,
     experiment: str,
     checkpoint_uri: str,
+    dataset: Input[Dataset],
     student: Input[Model],
     benchmark: Input[Artifact],
     decision: Output[Artifact],
@@ -21,7 +22,7 @@ def register(
     """Decides on the student and registers it."""
     from adabert_core.entry import run_component
 
-    inputs = {"student": student.path, "benchmark": benchmark.path}
+    inputs = {"dataset": dataset.path, "student": student.path, "benchmark": benchmark.path}
     run_component(
         "register",
         config,

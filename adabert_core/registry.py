@@ -1,0 +1,150 @@
+"""Versions of the registered student: who is champion, what it answers on other rows, who takes over, and the way back.
+
+Comes in: an MLflow client and names. Goes out: versions and answers. Called through `Tracker.ask` or a command of the user,
+so an outage is theirs to handle.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from adabert_core.errors import UserError
+
+log = logging.getLogger(__name__)
+_CHAMPION = "champion"
+_BEFORE = "adabert.champion_before"
+_SERVING_PACKAGES = ("mlflow", "onnxruntime", "tokenizers", "numpy", "pandas")
+_EXAMPLE = ("a text to classify", "the second text of a pair")
+
+
+class ModelVersion(NamedTuple):
+    """A version of a registered model and its tags."""
+
+    name: str
+    version: str
+    tags: dict[str, str]
+
+
+def champion(client: Any, name: str) -> ModelVersion | None:
+    """Returns the champion of a registered model, None where there is no such model or no champion yet."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_model_version_by_alias(name, _CHAMPION)
+    except MlflowException as error:  # an outage must not read as "no champion"
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return ModelVersion(name, str(found.version), dict(found.tags))
+
+
+def fetch(uri: str, client: Any, model: ModelVersion, folder: Path) -> Path | Exception:
+    """Returns the local copy of a version, or what went wrong with it; an outage of the server is raised."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(f"models:/{model.name}/{model.version}", dst_path=str(folder)))
+    except Exception as error:  # noqa: BLE001 - a missing file comes as anything, from a 404 to an OSError
+        client.search_experiments(max_results=1)
+        return error
+
+
+def answers(model: Path, text_a: list[str], text_b: list[str] | None) -> list[str]:
+    """Returns the label that a fetched version gives each text; whatever it raises when it is broken is raised here."""
+    import mlflow
+    import pandas as pd
+
+    frame = pd.DataFrame({"text": text_a} | ({"text_b": text_b} if text_b is not None else {}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it compares our packages with those the version was made with
+        return [str(label) for label in mlflow.pyfunc.load_model(str(model)).predict(frame)["label"]]
+
+
+def add_version(uri: str, client: Any, run_id: str, name: str, folder: Path, tags: Mapping[str, str], description: str) -> str:
+    """Logs a served model folder with a run and registers it; returns the new version, which has no alias yet.
+
+    A version with the same tags is taken as it is: a stage that is tried again registers nothing twice.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    for known in client.search_model_versions(f"name = '{name}'"):
+        if tags.items() <= dict(known.tags).items():
+            return str(known.version)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about type hints of the model's code, which MLflow must not read as its schema
+        logged = mlflow.pyfunc.log_model(name="student", **_flavour(folder))
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"models:/{logged.model_id}"
+    made = client.create_model_version(name, source, run_id, dict(tags), description=description, model_id=logged.model_id)
+    return str(made.version)
+
+
+def save_model(folder: Path, target: Path) -> None:
+    """Writes the served model as an MLflow model folder, for `mlflow models serve`, KServe and the like."""
+    import mlflow
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(target, **_flavour(folder))
+
+
+def promote(client: Any, name: str, version: str) -> None:
+    """Makes a version the champion and writes down which one it was before; the alias moves last."""
+    before = champion(client, name)
+    if before is not None and before.version != version:
+        client.set_model_version_tag(name, version, _BEFORE, before.version)
+    client.set_registered_model_alias(name, _CHAMPION, version)
+
+
+def roll_back(client: Any, name: str, to: str = "") -> tuple[str, str]:
+    """Gives the alias champion back to the version that had it before, or to `to`; returns both versions, old and new.
+
+    Raises:
+        UserError: there is no champion, nothing before it, or no version `to`.
+    """
+    from mlflow.exceptions import MlflowException
+
+    now = champion(client, name)
+    if now is None:
+        raise UserError(f"{name} has no champion to roll back; is the name right, and the tracking URI?")
+    wanted = to or now.tags.get(_BEFORE, "")
+    if not wanted:
+        raise UserError(f"version {now.version} of {name} was the first champion: name the version to go back to with --to.")
+    try:
+        client.get_model_version(name, wanted)
+    except MlflowException as error:
+        raise UserError(f"{name} has no version {wanted}.") from error
+    client.set_registered_model_alias(name, _CHAMPION, wanted)
+    return now.version, wanted
+
+
+def _flavour(folder: Path) -> dict[str, Any]:
+    """What MLflow needs to pack the folder that `register.pack_model` wrote."""
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    pair = json.loads((folder / "serving.json").read_text(encoding="utf-8"))["pair"]
+    columns = ("text", "text_b") if pair else ("text",)
+    texts: list[ColSpec | TensorSpec] = [ColSpec("string", column) for column in columns]
+    found: list[ColSpec | TensorSpec] = [ColSpec("string", "label"), ColSpec("double", "score"), ColSpec("string", "scores")]
+    return {
+        "python_model": str(Path(__file__).with_name("serving.py")),
+        "artifacts": {"student": str(folder)},
+        "signature": ModelSignature(Schema(texts), Schema(found)),
+        "input_example": pd.DataFrame([_EXAMPLE[: len(columns)]], columns=list(columns)),
+        "pip_requirements": [f"{package}=={metadata.version(package)}" for package in _SERVING_PACKAGES],
+    }
