@@ -105,6 +105,8 @@ class SearchConfig:
     real_share: Fraction = 0.3
     trial_steps: int = Field(default=0, ge=0)
     trial_cells: Count = 6
+    trial_finalists: Count = 2
+    trial_final_steps: Count = 600
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"

@@ -99,6 +99,8 @@ def run(
                 supernet.candidates(config.trial_cells, generator),
                 Trial(teacher, targets, trial_settings(config), config.channels, costs, config.beta),
                 k_max=config.k_max,
+                finalists=config.trial_finalists,
+                final_steps=config.trial_final_steps,
                 checkpoints=checkpoints,
                 checkpoint_key=f"{frame.checkpoint_key}/trials",
             )

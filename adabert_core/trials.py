@@ -2,7 +2,8 @@
 
 Comes in: candidate cells. Goes out: the one that validates best for its cost. The supernet alone cannot tell, since its exits
 share one embedding that random operations keep from overfitting: there a single cell of pools looks as good as four of
-convolutions, and trained alone it is not (docs/LOG.md). DARTS picks the best of its searches in the same way.
+convolutions, and trained alone it is not (docs/LOG.md). DARTS picks the best of its searches in the same way. What learns
+fast need not end best, so the last few are trained longer (successive halving, Jamieson & Talwalkar 2016).
 """
 
 import dataclasses
@@ -37,23 +38,33 @@ class Trial(NamedTuple):
 
 
 def choose_by_trials(
-    cells: list[Genotype], trial: Trial, *, k_max: int, checkpoints: Checkpoints, checkpoint_key: str
+    cells: list[Genotype],
+    trial: Trial,
+    *,
+    k_max: int,
+    finalists: int,
+    final_steps: int,
+    checkpoints: Checkpoints,
+    checkpoint_key: str,
 ) -> tuple[Genotype, list[dict[str, Any]]]:
     """Returns the genotype with the least objective, and all trials.
 
-    The first cell is tried at every depth 1..k_max, the others at the depth that was best for it.
+    The first cell is tried at every depth 1..k_max, the others at the depth that was best for it; the best `finalists` of
+    all are tried once more with `final_steps`, and what they reach then decides.
     """
-    tried: dict[Genotype, dict[str, Any]] = {}
+    trials: list[dict[str, Any]] = []
 
-    def attempt(genotype: Genotype) -> None:
-        tried[genotype] = run_trial(genotype, trial, k_max, checkpoints, f"{checkpoint_key}/{len(tried)}")
+    def attempt(genotype: Genotype, trial: Trial) -> float:
+        trials.append(run_trial(genotype, trial, k_max, checkpoints, f"{checkpoint_key}/{len(trials)}"))
+        return trials[-1]["objective"]
 
-    for depth in range(1, k_max + 1):
-        attempt(dataclasses.replace(cells[0], depth=depth))
-    best_depth = min(tried, key=lambda genotype: tried[genotype]["objective"]).depth
-    for cell in cells[1:]:
-        attempt(dataclasses.replace(cell, depth=best_depth))
-    return min(tried, key=lambda genotype: tried[genotype]["objective"]), list(tried.values())
+    tried = {cell: attempt(cell, trial) for cell in (dataclasses.replace(cells[0], depth=k + 1) for k in range(k_max))}
+    best_depth = min(tried, key=tried.__getitem__).depth
+    tried |= {cell: attempt(cell, trial) for cell in (dataclasses.replace(cell, depth=best_depth) for cell in cells[1:])}
+    if finalists > 1:
+        longer = trial._replace(config=dataclasses.replace(trial.config, max_steps=final_steps))
+        tried = {cell: attempt(cell, longer) for cell in sorted(tried, key=tried.__getitem__)[:finalists]}
+    return min(tried, key=tried.__getitem__), trials
 
 
 def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpoints, key: str) -> dict[str, Any]:
@@ -79,7 +90,15 @@ def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpo
     loss = float(log_loss(validation.labels, softmax(logits, axis=1), labels=range(logits.shape[1])))
     cost = cell_cost(genotype, trial.costs) / (k_max * len(EDGES))
     shape = " ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations)
-    found = {"depth": genotype.depth, "cell": shape, "log_loss": loss, "cost": cost, "objective": loss + trial.beta * cost}
-    log.info("trial K=%d %s: log loss %.4f, objective %.4f", genotype.depth, shape, loss, found["objective"])
+    steps = trial.config.max_steps
+    found = {
+        "depth": genotype.depth,
+        "cell": shape,
+        "steps": steps,
+        "log_loss": loss,
+        "cost": cost,
+        "objective": loss + trial.beta * cost,
+    }
+    log.info("trial K=%d %s, %d steps: log loss %.4f, objective %.4f", genotype.depth, shape, steps, loss, found["objective"])
     checkpoints.save(f"{key}/result", found)
     return found

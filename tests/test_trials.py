@@ -1,0 +1,54 @@
+import random
+
+from adabert_core import trials
+from adabert_core.config import RetrainConfig
+from adabert_core.search_space import random_genotype
+from adabert_core.storage import Checkpoints
+from adabert_core.trials import Trial, choose_by_trials
+
+RNG = random.Random(0)
+FAVOURITE, SECOND, THIRD = (random_genotype(RNG, 4) for _ in range(3))
+
+
+def choose(monkeypatch, objectives, **settings):
+    """Runs the choice with trials that give `objectives[cell's operations, depth, steps]`, and records their order."""
+    order = []
+
+    def run_trial(genotype, trial, k_max, checkpoints, key):
+        steps = trial.config.max_steps
+        order.append((genotype.operations, genotype.depth, steps))
+        return {"objective": objectives(genotype, steps), "key": key}
+
+    monkeypatch.setattr(trials, "run_trial", run_trial)
+    trial = Trial(None, None, RetrainConfig(max_steps=250), 8, [], 0.01)
+    options = {"k_max": 3, "finalists": 2, "final_steps": 600, "checkpoints": Checkpoints(None), "checkpoint_key": "t"}
+    chosen, found = choose_by_trials([FAVOURITE, SECOND, THIRD], trial, **{**options, **settings})
+    return chosen, found, order
+
+
+def short_run(genotype):
+    return {FAVOURITE.operations: 0.30, SECOND.operations: 0.32, THIRD.operations: 0.31}[genotype.operations] + abs(
+        genotype.depth - 2
+    )
+
+
+def test_favourite_is_tried_at_every_depth_and_the_others_at_its_best(monkeypatch):
+    _, _, order = choose(monkeypatch, lambda genotype, steps: short_run(genotype))
+    tried = [(operations, depth) for operations, depth, steps in order if steps == 250]
+    assert tried == [(FAVOURITE.operations, k) for k in (1, 2, 3)] + [(SECOND.operations, 2), (THIRD.operations, 2)]
+
+
+def test_the_best_two_are_tried_longer_and_that_decides(monkeypatch):
+    def objectives(genotype, steps):
+        late = {FAVOURITE.operations: 0.29, THIRD.operations: 0.28}
+        return late[genotype.operations] if steps == 600 else short_run(genotype)
+
+    chosen, found, order = choose(monkeypatch, objectives)
+    assert order[-2:] == [(FAVOURITE.operations, 2, 600), (THIRD.operations, 2, 600)]
+    assert (chosen.operations, chosen.depth) == (THIRD.operations, 2)
+    assert [trial["key"] for trial in found] == [f"t/{i}" for i in range(7)]
+
+
+def test_one_finalist_needs_no_longer_trial(monkeypatch):
+    chosen, found, _ = choose(monkeypatch, lambda genotype, steps: short_run(genotype), finalists=1)
+    assert (chosen.operations, chosen.depth, len(found)) == (FAVOURITE.operations, 2, 5)
