@@ -146,10 +146,7 @@ def read_manifest(root: Path, stage: str) -> Manifest:
     path = root / MANIFEST
     if not path.is_file():
         raise UserError(f"{root} is not a finished {stage} directory ({MANIFEST} is missing): run `adabert {stage}` first.")
-    try:
-        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a manifest this version can read; run `adabert {stage}` again.") from error
+    manifest = parse_manifest(path)
     if manifest.stage != stage:
         raise UserError(f"{root} was written by {manifest.stage}, but a {stage} directory is needed here.")
     if manifest.schema_version != SCHEMA_VERSION:
@@ -160,6 +157,18 @@ def read_manifest(root: Path, stage: str) -> Manifest:
         if not (root / name).is_file():
             raise UserError(f"{root / name} is missing though {MANIFEST} lists it: run `adabert {stage}` again.")
     return manifest
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """Returns the manifest in a file, whatever stage wrote it and whether or not its files are there.
+
+    Raises:
+        UserError: the file cannot be read as a manifest.
+    """
+    try:
+        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a manifest this version can read; run its stage again.") from error
 
 
 def write_json(path: Path, value: object) -> None:

@@ -1,6 +1,7 @@
 """What every pipeline component calls: plain values in, one stage run, its report out. Knows nothing of the runner.
 
-Where the tracking parent is and where an error sentence should be left comes from the environment; neither changes a result.
+Where the tracking parent is, where an error sentence should be left and whether directories travel through S3 comes from the
+environment; none of it changes a result.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import logging
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -39,8 +41,8 @@ def run_component(
         settings = parse_section(STAGES[stage].section, _settings(config) | ({} if stage == "prepare_data" else {"seed": seed}))
         checkpoints = Checkpoints(open_store(checkpoint_uri, os.environ.get("KFP_RUN_ID", "local")) if checkpoint_uri else None)
         tracker = component_tracker(tracking_uri, experiment)
-        paths = {name: Path(path) for name, path in inputs.items()}
-        return run_stage(stage, settings, paths, Path(output), tracker=tracker, checkpoints=checkpoints)
+        with _carried({name: Path(path) for name, path in inputs.items()}, Path(output)) as paths:
+            return run_stage(stage, settings, paths, Path(output), tracker=tracker, checkpoints=checkpoints)
     raise AssertionError("unreachable: the block returns or the process has ended")
 
 
@@ -51,6 +53,20 @@ def fingerprint_component(config: dict[str, Any]) -> str:
     with _one_sentence():
         return fingerprint(parse_section("data", _settings(config)))
     raise AssertionError("unreachable: the block returns or the process has ended")
+
+
+@contextlib.contextmanager
+def _carried(inputs: dict[str, Path], output: Path) -> Iterator[dict[str, Path]]:
+    """Yields the inputs as this process can read them, and sends the output on when the block has ended well."""
+    place = os.environ.get("ADABERT_ARTIFACT_URI", "")
+    if not place:
+        yield inputs
+        return
+    from adabert_core.artifact_store import at_hand, put_away
+
+    with tempfile.TemporaryDirectory(prefix="adabert-inputs-") as scratch:
+        yield {name: at_hand(path, Path(scratch) / name) for name, path in inputs.items()}
+    put_away(output, place)
 
 
 @contextlib.contextmanager
@@ -77,7 +93,12 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def component_tracker(tracking_uri: str, experiment: str) -> Tracker:
-    """Returns a tracker whose parent run is that of the pipeline run this process belongs to."""
+    """Returns a tracker whose parent run is that of the pipeline run this process belongs to.
+
+    The environment's MLflow server wins over a file, which in a pod would be lost with it; '' switches tracking off.
+    """
+    if tracking_uri.startswith("sqlite:"):
+        tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", tracking_uri)
     return Tracker(tracking_uri, experiment, os.environ.get("KFP_RUN_ID", ""), os.environ.get("ADABERT_RUN_NAME", "adabert"))
 
 

@@ -5,6 +5,7 @@ Comes in: DatasetDir. Goes out: TeacherDir with model/ (safetensors, tokenizer) 
 
 import dataclasses
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -125,20 +126,23 @@ def new_teacher(name: str, labels: list[str], pair: bool, max_length: int) -> Te
     """Returns a teacher with a fresh head for `labels`.
 
     Raises:
-        UserError: no such builtin, folder or hub id, no safetensors, no fast tokenizer.
+        UserError: no such builtin, folder, s3:// prefix or hub id, no safetensors, no fast tokenizer.
     """
-    source = str(teacher_folder(name.removeprefix("builtin:"))) if name.startswith("builtin:") else name
     names = dict(enumerate(labels))
-    return _load(
-        source,
-        name,
-        pair,
-        max_length,
-        num_labels=len(labels),
-        id2label=names,
-        label2id={label: i for i, label in names.items()},
-        ignore_mismatched_sizes=True,
-    )
+    head = {"num_labels": len(labels), "id2label": names, "label2id": {label: i for i, label in names.items()}}
+    with tempfile.TemporaryDirectory(prefix="adabert-teacher-") as scratch:
+        return _load(_source(name, Path(scratch)), name, pair, max_length, ignore_mismatched_sizes=True, **head)
+
+
+def _source(name: str, scratch: Path) -> str:
+    """What `from_pretrained` takes: a builtin's folder, a copy of an s3:// folder, or the name as it is."""
+    if name.startswith("builtin:"):
+        return str(teacher_folder(name.removeprefix("builtin:")))
+    if name.startswith("s3://"):
+        from adabert_core.s3 import fetch  # here: boto3 takes its time, and most teachers come from elsewhere
+
+        return str(fetch(name, scratch))
+    return name
 
 
 def load_teacher(path: Path) -> Teacher:
@@ -162,7 +166,7 @@ def _load(source: str, name: str, pair: bool, max_length: int, **head: Any) -> T
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"teacher.model {name} cannot be loaded ({reason}); name builtin:minilm, a local folder or a hub id."
+            f"teacher.model {name} cannot be loaded ({reason}); name builtin:minilm, a folder, s3://bucket/folder or a hub id."
         ) from error
     finally:
         transformers.logging.set_verbosity(verbosity)
