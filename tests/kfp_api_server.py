@@ -9,10 +9,9 @@ import email.parser
 import email.policy
 import json
 import re
-import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +20,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import kfp_server_api
-import pytest
 import yaml
 
 API = "/apis/v2beta1"
@@ -80,6 +78,7 @@ def serve(port: int = 0) -> Iterator[State]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 65536  # one packet for an answer: two would wait for each other's acknowledgement
 
         def answer(self) -> None:
             status, kind, content = _answer(state, self)
@@ -348,35 +347,13 @@ def _now() -> str:
     return (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(_clock))).isoformat().replace("+00:00", "Z")
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
-    """A fresh server; its URL is `server.url`."""
-    for name in ("KFP_ENDPOINT", "KFP_NAMESPACE", "KFP_EXISTING_TOKEN", "KF_PIPELINES_UI_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    with serve() as state:
-        yield state
-
-
 @dataclasses.dataclass(frozen=True)
 class Done:
+    """How a command line ended."""
+
     code: int
     out: str
     error: str
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """The command line of pipelines.run in this process, as a shell would see it."""
-    from pipelines.run import main
-
-    def run(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["pipelines.run", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return Done(int(ended.value.code or 0), said.out, said.err)
-
-    return run
 
 
 if __name__ == "__main__":  # to try the commands by hand: python tests/kfp_api_server.py

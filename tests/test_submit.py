@@ -19,7 +19,6 @@ from pipelines import connection
 from pipelines.compiled import PRESET, compile_pipeline, pipeline_parameters
 from pipelines.remote import content_digest
 
-pytest_plugins = ["kfp_api_server"]
 ROOT = Path(__file__).parents[1]
 Command = Callable[..., Done]
 
@@ -84,9 +83,9 @@ def test_the_same_submit_again_uploads_nothing_and_runs_again(server: State, com
 
 def test_version_is_found_on_any_page(server: State, command: Command) -> None:
     server.page_size = 1
-    for gpus in ("0", "1", "2", "0", "1", "2"):
+    for gpus in ("0", "1", "0", "1"):
         assert command("submit", "--endpoint", server.url, "--gpus", gpus).code == 0
-    assert len(server.versions) == 3
+    assert len(server.versions) == 2
 
 
 def test_version_that_somebody_else_uploads_meanwhile_is_used(server: State, command: Command) -> None:
