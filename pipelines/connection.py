@@ -53,8 +53,8 @@ def connect(endpoint: str, port_forward: str, namespace: str, token_file: Path |
         raise UserError("say where Kubeflow Pipelines is: --endpoint URL or --port-forward ml-pipeline/NAMESPACE.")
     if not port_forward and not endpoint.startswith(("http://", "https://")):
         raise UserError(f"--endpoint {endpoint}: write it with http:// or https://.")
-    if token_file and not (token_file.is_file() and token_file.read_text().strip()):
-        raise UserError(f"--token {token_file}: no such file, or nothing in it.")
+    if token_file and not _holds_text(token_file):
+        raise UserError(f"--token {token_file}: no such file, or no token in it that can be read.")
     with contextlib.ExitStack() as stack:
         tunnel = stack.enter_context(Tunnel(port_forward)) if port_forward else None
         host = tunnel.url if tunnel else endpoint.rstrip("/")
@@ -68,6 +68,13 @@ def connect(endpoint: str, port_forward: str, namespace: str, token_file: Path |
             raise UserError(f"{host} serves several users: say in whose namespace with --namespace.")
         page = os.environ.get("KF_PIPELINES_UI_ENDPOINT") or ("" if tunnel else host)
         yield Remote(client, namespace or None, page, tunnel.revive if tunnel else lambda: None)
+
+
+def _holds_text(file: Path) -> bool:
+    try:
+        return bool(file.read_text().strip())
+    except (OSError, ValueError):
+        return False
 
 
 def _open(host: str, namespace: str, token_file: Path | None) -> _Client:
@@ -94,24 +101,25 @@ def one_sentence(host: str, namespace: str) -> Iterator[None]:
             f"{host} does not answer ({reason}): check --endpoint, or go through --port-forward ml-pipeline/NAMESPACE."
         ) from error
     except ApiException as error:
+        status = error.status or 0
         where = f"namespace {namespace}" if namespace else "no namespace given"
         advice = {
-            401: "give a valid token with --token FILE or KFP_EXISTING_TOKEN",
-            403: f"this token may not do that ({where}); ask for the right or give another --namespace",
-            404: f"check --endpoint and --namespace ({where})",
-        }.get(error.status or 0, "try again later" if (error.status or 0) >= 500 else "see the reason")
-        raise UserError(f"{host} refused ({error.status} {error.reason}){_reason(error)}: {advice}.") from error
+            401: "; give a valid token with --token FILE or KFP_EXISTING_TOKEN",
+            403: f"; ask for the right to do that, or give another --namespace ({where})",
+            404: f"; check --endpoint and --namespace ({where})",
+        }.get(status, "; try again later" if status >= 500 else "")
+        raise UserError(f"{host} refused ({status} {error.reason}){_reason(error)}{advice}.") from error
 
 
 def _reason(error: ApiException) -> str:
-    """What the server says beside the status, in one line; nothing for an HTML page."""
+    """What the server says beside the status, after a colon and in one line; nothing for an HTML page."""
     body = error.body or ""
     try:
         answer = json.loads(body)
         body = str(answer.get("message") or answer.get("error") or answer.get("error_message") or "")
     except (ValueError, AttributeError):
         body = "" if body.lstrip().startswith("<") else body
-    return f" {' '.join(body.split())[:300]}".rstrip(" .:")
+    return f": {' '.join(body.split())[:300]}".rstrip(" .:")
 
 
 def pages(fetch: Callable[..., Any], field: str, **query: Any) -> Iterator[Any]:

@@ -159,7 +159,7 @@ def target_rows() -> Callable[..., Any]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A fresh Kubeflow Pipelines API server (kfp_api_server.State); its URL is `server.url`."""
+    """A fresh Kubeflow Pipelines API server (kfp_api_actions.State); its URL is `server.url`."""
     from kfp_api_server import serve
 
     for name in ("KFP_ENDPOINT", "KFP_NAMESPACE", "KFP_EXISTING_TOKEN", "KF_PIPELINES_UI_ENDPOINT"):

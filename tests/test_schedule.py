@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from kfp_api_server import Done, State
+from kfp_api_actions import State
+from kfp_api_server import Done
 
 from pipelines.connection import connect
 from pipelines.schedules import table

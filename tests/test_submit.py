@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from kfp_api_server import Done, State, check_parameters
+from kfp_api_actions import State, check_parameters
+from kfp_api_server import Done
 
 from adabert_core import __version__
 from adabert_core.config import load_run_config
@@ -205,6 +206,7 @@ def test_namespace_goes_with_every_request_of_a_multi_user_server(server: State,
         (["--endpoint", "http://127.0.0.1:1"], "does not answer ([Errno 111] Connection refused)"),
         (["--endpoint", "http://kfp.invalid"], "does not answer (Failed to resolve"),
         (["--endpoint", "http://[bad"], "does not answer"),
+        (["--endpoint", "SECURE"], "does not answer"),
         (["--endpoint", "URL/nowhere"], "404"),
         (["--endpoint", "URL", "--token", "no-such-file"], "--token no-such-file"),
         (["--endpoint", "URL", "--set", "data.source=README.md"], "data.source: README.md is on this machine"),
@@ -218,7 +220,8 @@ def test_mistake_is_one_sentence_and_leaves_the_server_alone(
     arguments: list[str], sentence: str, server: State, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    done = command("submit", *(part.replace("URL", server.url) for part in arguments))
+    secure = server.url.replace("http:", "https:")
+    done = command("submit", *(part.replace("URL", server.url).replace("SECURE", secure) for part in arguments))
     assert done.code == 2
     (line,) = done.error.splitlines()
     assert line.startswith("adabert: ") and sentence in line

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kfp_api_server import Done, State
+from kfp_api_actions import State
+from kfp_api_server import Done
 
 from adabert_core.errors import UserError
 from pipelines.tunnel import Tunnel
