@@ -18,7 +18,7 @@ from kfp_api_actions import API, Refused, Request, State, route
 
 
 @contextmanager
-def serve(port: int = 0) -> Iterator[State]:
+def serve() -> Iterator[State]:
     """Yields the state of a server on the loopback; it ends with the block."""
     state = State()
 
@@ -42,7 +42,7 @@ def serve(port: int = 0) -> Iterator[State]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
-    server = Server(("127.0.0.1", port), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
@@ -100,7 +100,7 @@ class Done:
 if __name__ == "__main__":
     import time
 
-    with serve(8888) as by_hand:
+    with serve() as by_hand:
         print(by_hand.url, flush=True)  # noqa: T201
         while True:
             time.sleep(1)
