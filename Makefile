@@ -7,17 +7,24 @@ IMAGE   ?=
 SET     ?=
 PORT    ?= 5000
 TRACKING ?= sqlite:///mlflow.db
+ENDPOINT ?=
+NAMESPACE ?=
+NAME    ?= adabert
+CRON    ?= 0 0 3 * * *
 
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 SETS  := $(foreach pair,$(SET),--set $(pair))
+SERVER := $(if $(ENDPOINT),--endpoint "$(ENDPOINT)") $(if $(NAMESPACE),--namespace "$(NAMESPACE)")
+JOB   := --config "$(CONFIG)" $(SETS) $(if $(IMAGE),--image "$(IMAGE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format compile golden dashboard clean
+.PHONY: help quickstart test lint format compile submit schedule golden dashboard clean
 
 help: ## list the targets and their variables
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  variables    VENV=$(VENV) PYTHON=$(PYTHON) CONFIG=$(CONFIG) OUTPUT=$(OUTPUT) SET='key=value ...' IMAGE= PORT=$(PORT)"
+	@echo "               ENDPOINT=$(ENDPOINT) NAMESPACE=$(NAMESPACE) NAME=$(NAME) CRON='$(CRON)' ARGS='more options of the command'"
 
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not here; name a Python 3.11 or later with PYTHON=..."; exit 2; }
@@ -40,6 +47,13 @@ format: $(READY) ## let ruff sort and format
 
 compile: $(READY) ## write the DAG as one IR YAML, build/adabert_pipeline.yaml, with CONFIG's values as defaults
 	@$(BIN)/python -m pipelines.run compile --config $(CONFIG) $(SETS) $(if $(IMAGE),--image $(IMAGE))
+
+submit: $(READY) ## run the DAG once on Kubeflow Pipelines at ENDPOINT; ARGS=--wait follows it
+	@$(BIN)/python -m pipelines.run submit $(SERVER) $(JOB) $(ARGS)
+
+schedule: $(READY) ## run it there whenever CRON fires, as NAME; ARGS=--list, --pause, --resume or --delete
+	@$(BIN)/python -m pipelines.run schedule $(SERVER) $(JOB) --name "$(NAME)" \
+	  $(if $(filter --list --pause --resume --delete,$(ARGS)),,--cron "$(CRON)") $(ARGS)
 
 golden: $(READY) ## rewrite the committed copy of the compiled DAG after a change that is meant
 	@$(BIN)/python -m pipelines.run compile --image adabert-python:golden --output pipelines/adabert_pipeline.golden.yaml

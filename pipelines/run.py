@@ -1,4 +1,4 @@
-"""python -m pipelines.run compile|local: the DAG as a file for any Kubeflow Pipelines, and the DAG on this machine.
+"""python -m pipelines.run compile|local|submit|schedule: the DAG as a file, on this machine, on a cluster, every night.
 
 Comes in: a preset and overrides. Goes out: one IR YAML; or a run folder with one directory per stage, as `adabert run` leaves it.
 """
@@ -16,49 +16,29 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import click
-from kfp import compiler, components, local
+from kfp import components, local
 
-from adabert_core import __version__
-from adabert_core.artifacts import MANIFEST, Manifest, git_sha, read_manifest
+from adabert_core.artifacts import MANIFEST, Manifest, read_manifest
 from adabert_core.cli import run_command, show_report
-from adabert_core.config import SECTIONS, RunConfig, load_run_config
+from adabert_core.config import RunConfig, load_run_config
 from adabert_core.data.prepare import fingerprint
 from adabert_core.errors import UserError
 from adabert_core.stages import STAGES
-from pipelines.adabert import build
+from pipelines.compiled import (
+    compile_pipeline,
+    config_option,
+    default_image,
+    gpus_option,
+    image_option,
+    pipeline_parameters,
+    set_option,
+)
+from pipelines.remote_commands import schedule, submit
 
 _OWN_LINE = re.compile(r"\s*\d\d:\d\d:\d\d ")
-PRESET = Path(__file__).parent / "configs" / "quickstart.yaml"
-_config = click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), default=PRESET, show_default=True, help="Preset."
-)
-_set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. data.label=stars.")
-_gpus = click.option("--gpus", default=1, show_default=True, help="GPUs of each training stage; 0 for a cluster without any.")
-
-
-def default_image() -> str:
-    """The image of this code: package version and commit, never latest."""
-    return f"adabert-python:{__version__}" + (f"-{git_sha()}" if git_sha() else "")
-
-
-def pipeline_parameters(config: RunConfig, checkpoint_uri: str) -> dict[str, Any]:
-    """The pipeline's parameters for a config; the keys are those of the DAG."""
-    for name in SECTIONS:
-        if getattr(getattr(config, name), "seed", config.seed) != config.seed:
-            raise UserError(f"{name}.seed: the pipeline has one seed for all stages; set seed=... instead.")
-    sections = {name: _plain(getattr(config, name)) for name in SECTIONS}
-    shared = {"seed": config.seed, "tracking_uri": config.tracking_uri, "experiment": config.experiment}
-    return {**sections, **shared, "checkpoint_uri": checkpoint_uri}
-
-
-def compile_pipeline(config: RunConfig, output: Path, image: str, gpus: int, checkpoint_uri: str) -> None:
-    """Writes the IR YAML with the config's values as the parameters' defaults."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    parameters = pipeline_parameters(config, checkpoint_uri)
-    compiler.Compiler().compile(build(image, gpus), str(output), pipeline_parameters=parameters)
 
 
 def run_local(config: RunConfig, output: Path, *, cache: bool) -> None:
@@ -166,23 +146,17 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _plain(section: Any) -> dict[str, Any]:
-    values = {name: value for name, value in dataclasses.asdict(section).items() if value is not None}
-    values.pop("seed", None)  # a parameter of its own
-    return values
-
-
 @click.group()
 def cli() -> None:
-    """Compile the AdaBERT pipeline, or run it on this machine."""
+    """Compile the AdaBERT pipeline, run it on this machine, or have a cluster run it now or on a schedule."""
 
 
 @cli.command("compile")
-@_config
-@_set
-@_gpus
+@config_option
+@set_option
+@gpus_option
 @click.option("--output", type=click.Path(path_type=Path), default=Path("build/adabert_pipeline.yaml"), show_default=True)
-@click.option("--image", default="", help="Image of all tasks; default: adabert-python:VERSION-COMMIT.")
+@image_option
 @click.option("--checkpoint-uri", default="", help="Default of the pipeline's checkpoint_uri.")
 def compile_command(
     config_path: Path, overrides: tuple[str, ...], gpus: int, output: Path, image: str, checkpoint_uri: str
@@ -193,8 +167,8 @@ def compile_command(
 
 
 @cli.command("local")
-@_config
-@_set
+@config_option
+@set_option
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Run folder.")
 @click.option("--no-cache", is_flag=True, help="Run every task again, even on unchanged data and settings.")
 def local_command(config_path: Path, overrides: tuple[str, ...], output: Path, no_cache: bool) -> None:
@@ -215,6 +189,10 @@ def _absolute(config: RunConfig) -> RunConfig:
     if Path(model).is_dir():
         teacher = dataclasses.replace(teacher, model=str(Path(model).absolute()))
     return dataclasses.replace(config, tracking_uri=uri, data=data, teacher=teacher)
+
+
+cli.add_command(submit)
+cli.add_command(schedule)
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
 import csv
 import os
 import random
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,34 @@ def target_rows() -> Callable[..., Any]:
         return TargetRows(rows, np.asarray(labels), logits, probes)
 
     return built
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A fresh Kubeflow Pipelines API server (kfp_api_actions.State); its URL is `server.url`."""
+    from kfp_api_server import serve
+
+    for name in ("KFP_ENDPOINT", "KFP_NAMESPACE", "KFP_EXISTING_TOKEN", "KF_PIPELINES_UI_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    with serve() as state:
+        yield state
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """The command line of pipelines.run in this process, as a shell would see it (kfp_api_server.Done).
+
+    In a thread of its own, because kfp reads the whole stack for every setting of every task, and pytest's is deep.
+    """
+    from kfp_api_server import Done
+
+    from pipelines.run import main
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["pipelines.run", *arguments])
+        with ThreadPoolExecutor(1) as thread, pytest.raises(SystemExit) as ended:
+            thread.submit(main).result()
+        said = capsys.readouterr()
+        return Done(int(ended.value.code or 0), said.out, said.err)
+
+    return run
