@@ -104,8 +104,9 @@ class SearchConfig:
     dropout: Fraction = 0.1
     real_share: Fraction = 0.3
     trial_steps: int = Field(default=0, ge=0)
-    trial_cells: Count = 6
-    trial_finalists: Count = 2
+    trial_cells: Count = 8
+    trial_explored: int = Field(default=4, ge=0)
+    trial_finalists: Count = 3
     trial_final_steps: Count = 600
     seed: int = 0
     device: Device = "auto"

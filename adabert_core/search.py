@@ -96,7 +96,7 @@ def run(
         trials: list[dict[str, Any]] = []
         if config.trial_steps:
             genotype, trials = choose_by_trials(
-                supernet.candidates(config.trial_cells, generator),
+                supernet.candidates(config.trial_cells, config.trial_explored, generator),
                 Trial(teacher, targets, trial_settings(config), config.channels, costs, config.beta),
                 k_max=config.k_max,
                 finalists=config.trial_finalists,

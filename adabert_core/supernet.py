@@ -33,17 +33,21 @@ class Supernet(nn.Module):
         edges = torch.softmax(self.alpha_c.detach(), -1).cpu().tolist()
         return derive(edges, torch.softmax(self.alpha_K.detach(), -1).cpu().tolist())
 
-    def candidates(self, count: int, generator: torch.Generator) -> list[Genotype]:
-        """The structure that alpha favours, then others drawn from alpha (log p + Gumbel noise), all different."""
+    def candidates(self, count: int, explored: int, generator: torch.Generator) -> list[Genotype]:
+        """The structure that alpha favours, others drawn from alpha (log p + Gumbel noise), the last `explored` uniformly.
+
+        All are different. The uniform ones are there because shared weights favour operations without weights of their own.
+        """
         found = [self.genotype()]
-        logs = torch.log_softmax(self.alpha_c.detach().cpu(), -1)
-        for _ in range(100 * count):
-            if len(found) >= count:
-                break
-            noise = -torch.log(-torch.log(torch.rand(logs.shape, generator=generator).clamp(min=1e-20)))
-            cell = derive((logs + noise).tolist(), [0.0] * (found[0].depth - 1) + [1.0])
-            if cell not in found:
-                found.append(cell)
+        favoured = torch.log_softmax(self.alpha_c.detach().cpu(), -1)
+        for logs, wanted in ((favoured, count - explored), (torch.zeros_like(favoured), count)):
+            for _ in range(100 * count):  # a decided alpha has few cells to draw
+                if len(found) >= wanted:
+                    break
+                noise = -torch.log(-torch.log(torch.rand(logs.shape, generator=generator).clamp(min=1e-20)))
+                cell = derive((logs + noise).tolist(), [0.0] * (found[0].depth - 1) + [1.0])
+                if cell not in found:
+                    found.append(cell)
         return found
 
 

@@ -15,7 +15,7 @@ from components.search.component import search as search_structure
 from pipelines.resources import place
 
 
-def build(image: str, gpus: int) -> GraphComponent:
+def build(image: str, gpus: int, retries: int = 3) -> GraphComponent:
     """Returns the pipeline with every task in `image`; the four training stages ask for `gpus` GPUs each."""
 
     @dsl.pipeline(name="adabert", description="Compress a fine-tuned BERT into a tiny network for one task.")
@@ -43,22 +43,26 @@ def build(image: str, gpus: int) -> GraphComponent:
         6. benchmark        looks at the test split once, times the models, writes the report.
         7. register         lets the student through the gate, or says why not.
         """
-        finish = place(finish_run(tracking_uri=tracking_uri, experiment=experiment), image, gpus)
+        finish = place(finish_run(tracking_uri=tracking_uri, experiment=experiment), image, gpus, retries)
         with dsl.ExitHandler(finish, name="compress"):
-            version = place(fingerprint_data(config=data), image, gpus).set_caching_options(False).output
+            version = place(fingerprint_data(config=data), image, gpus, retries).set_caching_options(False).output
             tracking = {"data_version": version, "tracking_uri": tracking_uri, "experiment": experiment}
             shared = {**tracking, "seed": seed, "checkpoint_uri": checkpoint_uri}
 
-            rows = place(prepare_data(config=data, **tracking), image, gpus).outputs["dataset"]
-            tuned = place(finetune_teacher(config=teacher, dataset=rows, **shared), image, gpus).outputs["teacher"]
-            scored = place(distill_targets(config=targets, dataset=rows, teacher=tuned, **shared), image, gpus).outputs["targets"]
-            found = place(search_structure(config=search, teacher=tuned, targets=scored, **shared), image, gpus).outputs[
+            rows = place(prepare_data(config=data, **tracking), image, gpus, retries).outputs["dataset"]
+            tuned = place(finetune_teacher(config=teacher, dataset=rows, **shared), image, gpus, retries).outputs["teacher"]
+            scored = place(distill_targets(config=targets, dataset=rows, teacher=tuned, **shared), image, gpus, retries).outputs[
+                "targets"
+            ]
+            found = place(search_structure(config=search, teacher=tuned, targets=scored, **shared), image, gpus, retries).outputs[
                 "searched"
             ]
-            small = place(train_student(config=retrain, teacher=tuned, targets=scored, search=found, **shared), image, gpus)
+            small = place(
+                train_student(config=retrain, teacher=tuned, targets=scored, search=found, **shared), image, gpus, retries
+            )
             model = small.outputs["student"]
             parts = {"dataset": rows, "teacher": tuned, "targets": scored, "search": found, "student": model}
-            timed = place(measure(config=benchmark, **parts, **shared), image, gpus).outputs["benchmark_result"]
-            place(admit(config=register, dataset=rows, student=model, benchmark=timed, **shared), image, gpus)
+            timed = place(measure(config=benchmark, **parts, **shared), image, gpus, retries).outputs["benchmark_result"]
+            place(admit(config=register, dataset=rows, student=model, benchmark=timed, **shared), image, gpus, retries)
 
     return adabert

@@ -42,7 +42,9 @@ def pipeline_parameters(config: RunConfig, checkpoint_uri: str) -> dict[str, Any
     return {**sections, **shared, "checkpoint_uri": checkpoint_uri}
 
 
-def compile_pipeline(config: RunConfig, output: Path, image: str, gpus: int, checkpoint_uri: str, *, cache: bool = True) -> None:
+def compile_pipeline(
+    config: RunConfig, output: Path, image: str, gpus: int, checkpoint_uri: str, *, cache: bool = True, retries: int = 3
+) -> None:
     """Writes the IR YAML with the config's values as the parameters' defaults.
 
     Without `cache` every task of the file runs again. It has to be said here: kfp.Client's enable_caching does nothing to a
@@ -53,7 +55,7 @@ def compile_pipeline(config: RunConfig, output: Path, image: str, gpus: int, che
     before = Pipeline._execution_caching_default
     Pipeline._execution_caching_default = before and cache
     try:
-        compiler.Compiler().compile(build(image, gpus), str(output), pipeline_parameters=parameters)
+        compiler.Compiler().compile(build(image, gpus, retries), str(output), pipeline_parameters=parameters)
     finally:
         Pipeline._execution_caching_default = before
 

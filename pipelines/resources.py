@@ -22,14 +22,15 @@ RESOURCES = {
 RETRY_WINDOW = "172800s"  # from the first attempt's start; KFP's default of one hour would end all retries of a long stage
 
 
-def place(task: PipelineTask, image: str, gpus: int) -> PipelineTask:
+def place(task: PipelineTask, image: str, gpus: int, retries: int) -> PipelineTask:
     """Gives a task its image, resources, retries, shared memory and the run id by which it finds its tracking parent."""
     name = task.name.replace("-", "_")
     wanted = RESOURCES[name]
     task.set_container_image(image)
     task.set_cpu_request(wanted["cpu_request"]).set_cpu_limit(wanted["cpu_limit"])
     task.set_memory_request(wanted["memory_request"]).set_memory_limit(wanted["memory_limit"])
-    task.set_retry(num_retries=3, backoff_duration="30s", backoff_factor=2, backoff_max_duration=RETRY_WINDOW)
+    if retries:
+        task.set_retry(num_retries=retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration=RETRY_WINDOW)
     kubernetes.use_field_path_as_env(task, env_name="KFP_RUN_ID", field_path="metadata.labels['pipeline/runid']")
     if wanted is GPU:
         kubernetes.empty_dir_mount(task, volume_name="dshm", mount_path="/dev/shm", medium="Memory")  # noqa: S108

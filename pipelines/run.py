@@ -51,7 +51,8 @@ def run_local(config: RunConfig, output: Path, *, cache: bool) -> None:
     output = output.absolute()
     root = output / "kfp"
     file, sentence = root / "pipeline.yaml", root / "error.txt"
-    compile_pipeline(config, file, default_image(), 0, str(output / "checkpoints"))  # the image is part of the cache key
+    # The image is part of the cache key. Here nobody wants to wait a minute to hear a second time what is wrong with the rows.
+    compile_pipeline(config, file, default_image(), 0, str(output / "checkpoints"), retries=0)
     sentence.unlink(missing_ok=True)
     run_id = root / "run_id"
     if not run_id.is_file():

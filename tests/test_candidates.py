@@ -1,0 +1,46 @@
+import torch
+
+from adabert_core.search_space import PRIMITIVES
+from adabert_core.supernet import build_supernet
+
+
+def supernet(operation: str, certainty: float):
+    found = build_supernet(
+        k_max=2,
+        channels=4,
+        num_labels=2,
+        vocab_size=10,
+        max_length=8,
+        separator_id=None,
+        dropout=0.0,
+        generator=torch.Generator().manual_seed(0),
+    )
+    with torch.no_grad():
+        found.alpha_c[:, PRIMITIVES.index(operation)] += certainty
+    return found
+
+
+def operations(cell):
+    return {operation for _, _, operation in cell.operations}
+
+
+def test_first_is_the_favourite_and_all_are_different():
+    net = supernet("conv_5", 1.0)
+    cells = net.candidates(6, 2, torch.Generator().manual_seed(1))
+    assert cells[0] == net.genotype()
+    assert operations(cells[0]) == {"conv_5"}
+    assert len(set(cells)) == len(cells) == 6
+
+
+def test_a_decided_alpha_still_leaves_room_to_explore():
+    cells = supernet("conv_5", 50.0).candidates(6, 3, torch.Generator().manual_seed(1))
+    drawn, explored = [c for c in cells if operations(c) == {"conv_5"}], [c for c in cells if operations(c) != {"conv_5"}]
+    assert len(drawn) >= 1
+    assert len(explored) >= 3
+    assert all(len(operations(cell)) > 2 for cell in explored)
+
+
+def test_draws_follow_alpha_where_none_are_uniform():
+    cells = supernet("max_pool_3", 6.0).candidates(5, 0, torch.Generator().manual_seed(1))
+    share = sum(operation == "max_pool_3" for cell in cells for _, _, operation in cell.operations) / (6 * len(cells))
+    assert share > 0.7
