@@ -1,4 +1,7 @@
-"""Ends when the database has the schema that this MLflow expects. The migration Job puts it there; the server must not race it."""
+"""Ends when the database has the schema this MLflow expects. The migration Job makes it; a server must not race it.
+
+Usage: wait_for_schema.py DATABASE_URI SECONDS.
+"""
 
 import logging
 import sys
