@@ -19,7 +19,7 @@ SERVER := $(if $(ENDPOINT),--endpoint "$(ENDPOINT)") $(if $(NAMESPACE),--namespa
 JOB   := --config "$(CONFIG)" $(SETS) $(if $(IMAGE),--image "$(IMAGE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format compile submit schedule golden dashboard clean
+.PHONY: help quickstart test lint format compile submit schedule golden manifests dashboard clean
 
 help: ## list the targets and their variables
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not here; name a Python 3.11 or later with PYTHON=..."; exit 2; }
 	@echo "making $(VENV) (a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
 	@touch $@
 
 quickstart: $(READY) ## run the main job on the embedded data; the run is left in OUTPUT
@@ -57,6 +57,9 @@ schedule: $(READY) ## run it there whenever CRON fires, as NAME; ARGS=--list, --
 
 golden: $(READY) ## rewrite the committed copy of the compiled DAG after a change that is meant
 	@$(BIN)/python -m pipelines.run compile --image adabert-python:golden --output pipelines/adabert_pipeline.golden.yaml
+
+manifests: $(READY) ## render every Kubernetes overlay and option into build/manifests and check it against the API schemas
+	@$(BIN)/python manifests/render.py
 
 dashboard: $(READY) ## MLflow on http://127.0.0.1:PORT over the runs of this checkout
 	@$(BIN)/mlflow server --backend-store-uri $(TRACKING) --host 127.0.0.1 --port $(PORT)
