@@ -27,26 +27,23 @@ check() {
 
 # Fetches TARGET's packages once per lock into docker/wheels/TARGET.
 fetch() {
-    local target=$1 wheels=docker/wheels/$1 locked stamp extra=()
+    local target=$1 wheels=docker/wheels/$1 locked list stamp extra=()
     locked=$(mktemp -d)
     "$python" docker/requirements.py . "$locked"
-    case $target in
-        mlflow) set -- mlflow ;;
-        *) set -- torch tasks ;;
-    esac
-    stamp=$(cat "$locked"/constraints.txt "${@/#/$locked/}"* | sha256sum | cut -c 1-16)
-    if [ ! -f "$wheels/.$stamp" ]; then
+    list=$locked/tasks.txt
+    [ "$target" != mlflow ] || list=$locked/mlflow.txt
+    stamp=$wheels/.$(cat "$locked/constraints.txt" "$list" | sha256sum | cut -c 1-16)
+    if [ ! -f "$stamp" ]; then
         echo "fetching the packages of $target with pip"
         find "$wheels" -mindepth 1 ! -name .gitkeep -delete
-        if [ "$target" = cpu ]; then # torch's CPU build bears a version of its own and is not on PyPI
-            sed -i 's/^torch==.*/&+cpu/' "$locked"/{constraints,torch,tasks}.txt
-            "$python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$wheels" -r "$locked/torch.txt" 2>/dev/null ||
+        if [ "$target" = cpu ]; then # torch's CPU build has a version of its own, and PyPI does not carry it
+            sed -i 's/^torch==.*/&+cpu/' "$locked"/*.txt
+            "$python" -m pip download --quiet --no-deps --dest "$wheels" -r "$locked/torch.txt" >/dev/null 2>&1 ||
                 extra=(--extra-index-url https://download.pytorch.org/whl/cpu)
         fi
-        "$python" -m pip download --quiet --disable-pip-version-check --only-binary :all: --find-links "$wheels" --dest "$wheels" \
-            "${extra[@]}" -c "$locked/constraints.txt" $(printf -- '-r %s.txt ' "${@/#/$locked/}") ||
-            die "pip could not fetch the packages of $target; what it said is above."
-        touch "$wheels/.$stamp"
+        "$python" -m pip download --quiet --only-binary :all: --find-links "$wheels" --dest "$wheels" "${extra[@]}" \
+            -c "$locked/constraints.txt" -r "$list" || die "pip could not fetch the packages of $target; what it said is above."
+        touch "$stamp"
     fi
     rm -r "$locked"
 }
