@@ -25,7 +25,7 @@ check() {
         die "what goes into the images differs from the last commit, whose name they would bear: commit first."
 }
 
-# Fetches TARGET's packages once per lock into docker/wheels/TARGET.
+# Fetches TARGET's packages once per lock into docker/wheels/TARGET; those that are published as source only become wheels here.
 fetch() {
     local target=$1 wheels=docker/wheels/$1 locked list stamp extra=()
     locked=$(mktemp -d)
@@ -41,7 +41,7 @@ fetch() {
             "$python" -m pip download --quiet --no-deps --dest "$wheels" -r "$locked/torch.txt" >/dev/null 2>&1 ||
                 extra=(--extra-index-url https://download.pytorch.org/whl/cpu)
         fi
-        "$python" -m pip download --quiet --only-binary :all: --find-links "$wheels" --dest "$wheels" "${extra[@]}" \
+        "$python" -m pip wheel -qq --find-links "$wheels" --wheel-dir "$wheels" "${extra[@]}" \
             -c "$locked/constraints.txt" -r "$list" || die "pip could not fetch the packages of $target; what it said is above."
         touch "$stamp"
     fi

