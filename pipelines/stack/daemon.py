@@ -56,11 +56,11 @@ class Daemon:
         self._pid_file.write_text(json.dumps({"pid": child.pid, "born": psutil.Process(child.pid).create_time()}))
         deadline = time.monotonic() + seconds
         try:
-            while not is_ready():
-                if child.poll() is not None or time.monotonic() > deadline:
-                    what = "ended at once" if child.poll() is not None else f"was not ready within {seconds:.0f} s"
-                    raise UserError(f"{self.name} {what}; its log {self.log} ends with: {self._last_line()}")
+            while child.poll() is None and not is_ready() and time.monotonic() < deadline:
                 time.sleep(0.2)
+            if child.poll() is not None or time.monotonic() >= deadline:
+                what = "ended while it started" if child.poll() is not None else f"was not ready within {seconds:.0f} s"
+                raise UserError(f"{self.name} {what}; its log {self.log} ends with: {self._last_line()}")
         except BaseException:
             self.stop()
             raise

