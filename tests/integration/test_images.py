@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+Inside = Callable[..., str]
 Docker = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(1500)  # the first of them builds the images
@@ -21,7 +22,7 @@ TARGETS = pytest.mark.parametrize("target", ["cpu", "mlflow"])
 
 
 @pytest.fixture
-def inside(docker: Docker) -> Callable[..., str]:
+def inside(docker: Docker) -> Inside:
     """What a command prints in a container that may do as little as a pod."""
 
     def run(image: str, *command: str, options: tuple[str, ...] = ()) -> str:
@@ -32,23 +33,22 @@ def inside(docker: Docker) -> Callable[..., str]:
     return run
 
 
-def test_cpu_image_stays_under_its_bound(images: dict[str, str]) -> None:
+def test_cpu_image_stays_under_its_bound(images: dict[str, str], docker: Docker) -> None:
     size = int(docker("image", "inspect", "--format", "{{.Size}}", images["cpu"]).stdout)
     assert 0.5e9 < size < 1.6e9
 
 
-def test_any_user_on_a_read_only_root_can_work(images: dict[str, str]) -> None:
+def test_any_user_on_a_read_only_root_can_work(images: dict[str, str], inside: Inside) -> None:
     said = inside(images["cpu"], "adabert", "doctor", "--tracking-uri", "", "--checkpoint-uri", "/tmp/checkpoints")
     assert "ok    checkpoints: /tmp/checkpoints can be written" in said
     assert "FAIL" not in said
 
 
 def test_a_task_runs_and_its_result_names_the_commit(
-    images: dict[str, str], inside: Callable[..., str], learnable_csv: Path, tmp_path: Path
+    images: dict[str, str], inside: Inside, learnable_csv: Path, tmp_path: Path
 ) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_bytes(learnable_csv.read_bytes())
-    tmp_path.chmod(0o755)
     config = "/opt/venv/lib/python3.11/site-packages/pipelines/configs/smoke.yaml"
     command = (
         f"adabert prepare_data --config {config} --set data.source=/rows.csv --output /tmp/run >&2 && cat /tmp/run/manifest.json"
@@ -59,12 +59,12 @@ def test_a_task_runs_and_its_result_names_the_commit(
     assert manifest["git_sha"] == head.stdout.strip()
 
 
-def test_every_stage_and_the_executor_can_be_imported(images: dict[str, str], inside: Callable[..., str]) -> None:
+def test_every_stage_and_the_executor_can_be_imported(images: dict[str, str], inside: Inside) -> None:
     stages = "teacher, targets, search, retrain, benchmark, register, export"
     inside(images["cpu"], "python3", "-c", f"import kfp.dsl.executor_main; from adabert_core import {stages}")
 
 
-def test_code_inside_is_the_code_of_the_checkout(images: dict[str, str], inside: Callable[..., str]) -> None:
+def test_code_inside_is_the_code_of_the_checkout(images: dict[str, str], inside: Inside) -> None:
     listing = "cd /opt/venv/lib/python3.11/site-packages; find adabert_core components pipelines -type f | xargs sha256sum"
     found = dict(reversed(line.split("  ", 1)) for line in inside(images["cpu"], "sh", "-c", listing).splitlines())
     tracked = ["git", "ls-files", "adabert_core", "components", "pipelines"]
@@ -73,14 +73,14 @@ def test_code_inside_is_the_code_of_the_checkout(images: dict[str, str], inside:
 
 
 @TARGETS
-def test_no_compiler_cache_or_bytecode_is_inside(images: dict[str, str], inside: Callable[..., str], target: str) -> None:
+def test_no_compiler_cache_or_bytecode_is_inside(images: dict[str, str], inside: Inside, target: str) -> None:
     unwanted = r"-name gcc -o -name cc -o -name 'g++' -o -name make -o -name __pycache__ -o -name '*.whl' -o -path '*/.cache/*'"
     search = f"find / -xdev \\( {unwanted} \\) ! -path '/usr/share/python-wheels/*' ! -path '*/bash-completion/*'"
     assert inside(images[target], "sh", "-c", f"{search}; ls -A /wheels /locked /src 2>/dev/null || true") == ""
 
 
 @TARGETS
-def test_packages_are_those_of_the_lock_and_fit_together(images: dict[str, str], inside: Callable[..., str], target: str) -> None:
+def test_packages_are_those_of_the_lock_and_fit_together(images: dict[str, str], inside: Inside, target: str) -> None:
     locked = {line.lower() for line in (ROOT / "constraints.txt").read_text().split()}
     listed = inside(images[target], "pip", "list", "--format", "freeze", "--exclude", "adabert-pipeline").split()
     unlocked = {line.lower().replace("+cpu", "") for line in listed} - locked
@@ -125,7 +125,7 @@ def test_mlflow_serves_as_any_user_and_reports_its_health(images: dict[str, str]
         docker("rm", "--force", container)
 
 
-def test_mlflow_image_has_what_the_server_needs(images: dict[str, str], docker: Docker) -> None:
+def test_mlflow_image_has_what_the_server_needs(images: dict[str, str], inside: Inside, docker: Docker) -> None:
     inside(images["mlflow"], "python3", "-c", "import boto3, flask_wtf, psycopg2")
     assert docker(*LOCKED_DOWN, images["mlflow"], "python3", "-c", "import torch").returncode == 1
 
