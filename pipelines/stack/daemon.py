@@ -32,7 +32,7 @@ class Daemon:
             known = json.loads(self._pid_file.read_text())
             found = psutil.Process(known["pid"])
             born_then = abs(found.create_time() - known["born"]) < _SAME_BIRTH_SECONDS
-            return found if born_then and found.status() != psutil.STATUS_ZOMBIE else None
+            return found if born_then and is_alive(found) else None
         return None
 
     def start(
@@ -73,14 +73,28 @@ class Daemon:
             for member in family[:1] if only_parent else family:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     member.send_signal(how)
-            _, survivors = psutil.wait_procs(family, timeout=seconds)
-            for member in survivors:
+            for member in _survivors(family, seconds):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     member.kill()
-            psutil.wait_procs(survivors, timeout=5)
+            _survivors(family, 5)
         self._pid_file.unlink(missing_ok=True)
         return parent is not None
 
     def _last_line(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else "(nothing)"
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """True while a process runs; one that has ended and whose parent has not asked yet does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _survivors(family: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    deadline = time.monotonic() + seconds
+    while (alive := [member for member in family if is_alive(member)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return alive
