@@ -40,6 +40,8 @@ fetch() {
             sed -i 's/^torch==.*/&+cpu/' "$locked"/*.txt
             "$python" -m pip download --quiet --no-deps --dest "$wheels" -r "$locked/torch.txt" >/dev/null 2>&1 ||
                 extra=(--extra-index-url https://download.pytorch.org/whl/cpu)
+        elif [ "$target" = cuda ]; then # === takes PyPI's CUDA build even where pip also knows a place with CPU builds
+            sed -i 's/^torch==\(.*\)/torch===\1/' "$locked"/*.txt
         fi
         "$python" -m pip wheel -qq --find-links "$wheels" --wheel-dir "$wheels" "${extra[@]}" \
             -c "$locked/constraints.txt" -r "$list" || die "pip could not fetch the packages of $target; what it said is above."

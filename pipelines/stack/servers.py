@@ -88,6 +88,7 @@ class SeaweedFS:
             *("-s3", f"-s3.config={self._config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
             *("-master.volumeSizeLimitMB=256", "-volume.max=0"),  # as many as the disk holds: each bucket takes several
             "-filer.disableHttp",  # it would hand out any object without asking for a key
+            *("-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock"),  # relative to the folder; /tmp is everybody's
             "-volume.preStopSeconds=0",  # there is no other server to tell
             *(f"-{name.replace('.grpc', '')}.port{'.grpc' if '.grpc' in name else ''}={port}" for name, port in ports.items()),
         ]
