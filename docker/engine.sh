@@ -2,7 +2,6 @@
 # A Docker Engine where there is none: on Debian, as root, for CI and for trying out. Usage: docker/engine.sh up|down
 # An engine that answers already is left alone, by both. DOCKER_STATE is the folder of its pid, log and data.
 set -euo pipefail
-docker=$([ -x /usr/bin/docker ] && echo /usr/bin/docker || echo docker)
 state=${DOCKER_STATE:-/var/lib/adabert-docker}
 
 die() { echo "engine: $*" >&2; exit 2; }
@@ -16,7 +15,7 @@ running() {
 }
 
 up() {
-    if "$docker" info >/dev/null 2>&1; then
+    if docker info >/dev/null 2>&1; then
         echo "engine: one answers already"
         return
     fi
@@ -29,7 +28,7 @@ up() {
     setsid /usr/sbin/dockerd --data-root "$state/data" --pidfile "$state/dockerd.pid" >"$state/log" 2>&1 </dev/null &
     echo "$! $(cut -d ' ' -f 22 "/proc/$!/stat")" >"$state/pid"
     for _ in $(seq 60); do
-        if "$docker" info >/dev/null 2>&1; then
+        if docker info >/dev/null 2>&1; then
             echo "engine: started, process $!"
             return
         fi
