@@ -4,7 +4,6 @@ Usage: requirements.py SOURCE TARGET. Goes out: torch.txt (the largest and least
 constraints.txt. Standard library only: it runs in the bare base image.
 """
 
-import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -22,7 +21,8 @@ def main(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name, lines in parts.items():
         (target / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    shutil.copy(source / "constraints.txt", target)
+    locks = [source / "constraints.txt", source / "docker" / "constraints-cuda.txt"]
+    (target / "constraints.txt").write_text("".join(lock.read_text(encoding="utf-8") for lock in locks), encoding="utf-8")
 
 
 if __name__ == "__main__":
