@@ -15,7 +15,7 @@ from adabert_core import __version__
 from adabert_core.config import load_run_config
 from manifests import render
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TREE = ROOT / "manifests"
 NAMES = render.targets()
 # Options that are applied next to an overlay refer to objects of that overlay.
