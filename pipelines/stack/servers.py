@@ -84,7 +84,7 @@ class SeaweedFS:
     def _command(self) -> list[str | Path]:
         ports = {name: self._state.ports[name] for name in _WEED_PORTS}
         return [
-            *(_program("weed"), "server", f"-dir={self._folder}", f"-ip={HOST}", f"-ip.bind={HOST}"),
+            *(_program("weed"), "-logtostderr", "server", f"-dir={self._folder}", f"-ip={HOST}", f"-ip.bind={HOST}"),
             *("-s3", f"-s3.config={self._config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
             *("-master.volumeSizeLimitMB=256", "-volume.max=0"),  # as many as the disk holds: each bucket takes several
             "-filer.disableHttp",  # it would hand out any object without asking for a key

@@ -88,6 +88,12 @@ def test_every_socket_listens_on_loopback(stack: Stack) -> None:
     assert listening == {"127.0.0.1"}
 
 
+def test_servers_leave_no_log_outside_the_folder(stack: Stack) -> None:
+    process = stack.s3.daemon.process()
+    assert process
+    assert list(Path("/tmp").glob(f"weed.*.{process.pid}")) == []
+
+
 def test_no_credential_is_on_a_command_line_or_in_a_log(stack: Stack) -> None:
     secrets = [stack.state[name] for name in ("s3_secret", "postgres_password", "mlflow_password", "flask_secret")]
     said = [" ".join(process.cmdline()) for process in family(stack)]
