@@ -182,7 +182,7 @@ def fetch(uri: str, folder: Path) -> Path:
     return folder
 
 
-def push(folder: Path, uri: str, last: str) -> None:
+def push(folder: Path, uri: str, last: str = "") -> None:
     """Uploads a folder's files; the one named `last` goes last, so that a reader who finds it finds all."""
     place = open_place(uri)
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

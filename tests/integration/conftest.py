@@ -4,6 +4,7 @@ What this machine lacks skips a test with the reason; where CI is set in the env
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +14,9 @@ from typing import NoReturn
 import pytest
 
 from adabert_core.errors import UserError
-from pipelines.run import default_image
+from pipelines.compiled import default_image
 from pipelines.stack.stack import Stack
+from tests.integration.faults import long_settings, write_settings
 
 ROOT = Path(__file__).parents[2]
 DOCKER = os.environ.get("DOCKER", "docker")
@@ -85,3 +87,18 @@ def _build(command: list[str], environment: dict[str, str]) -> None:
     if done.returncode == 2:  # something is missing here, and the last line says what
         lacking(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, learnable_csv: Path, bert_folder: Path) -> Path:
+    """A finished run of stages that take some seconds each: what a disturbed one must end with."""
+    run = tmp_path_factory.mktemp("undisturbed")
+    rows, teacher = run / "rows.csv", run / "teacher"
+    shutil.copy(learnable_csv, rows)
+    shutil.copytree(bert_folder, teacher)
+    values = [*long_settings(f"data.source={rows}", f"teacher.model={teacher}", "tracking_uri=''")]
+    write_settings(run, values)
+    command = [sys.executable, "-m", "adabert_core.cli", "run", "--config", str(run / "smoke.yaml"), *values]
+    done = subprocess.run([*command, "--output", str(run)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return run

@@ -1,0 +1,223 @@
+"""The compiled DAG on this machine: one subprocess or one container per task, by KFP's own local runners.
+
+Comes in: a checked config, a run folder. Goes out: one directory per stage in it, as `adabert run` leaves them.
+"""
+
+import contextlib
+import dataclasses
+import io
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from kfp import components, local
+
+from adabert_core.artifact_store import at_hand
+from adabert_core.artifacts import MANIFEST, Manifest, digest_of, file_digest, list_files, parse_manifest, read_manifest
+from adabert_core.config import RunConfig
+from adabert_core.data.prepare import fingerprint
+from adabert_core.errors import UserError
+from adabert_core.stages import STAGES
+from pipelines.compiled import compile_pipeline, default_image, pipeline_parameters
+
+_OWN_LINE = re.compile(r"\s*\d\d:\d\d:\d\d ")
+
+
+@dataclasses.dataclass(frozen=True)
+class Containers:
+    """How tasks run in containers, and where they keep what they cannot leave on this machine's disk."""
+
+    image: str
+    artifact_uri: str
+    checkpoint_uri: str
+
+
+def run_local(config: RunConfig, output: Path, *, cache: bool, containers: Containers | None = None) -> None:
+    """Compiles the DAG and runs that file, in subprocesses or in containers; `output` then holds one directory per stage.
+
+    Raises:
+        UserError: a task said so.
+        RuntimeError: a task failed.
+    """
+    output = output.absolute()
+    root = output / "kfp"
+    file, tasks, log = root / "pipeline.yaml", root / "tasks", root / "log.txt"
+    sentence = tasks / "error.txt"  # below what a container sees
+    tasks.mkdir(parents=True, exist_ok=True)
+    sentence.unlink(missing_ok=True)
+    config = _reachable(config, containers.artifact_uri) if containers else _absolute(config)
+    image, checkpoints = default_image(), str(output / "checkpoints")
+    if containers:
+        image, checkpoints = containers.image, containers.checkpoint_uri
+    # The image is part of the cache key. Here nobody wants to wait a minute to hear a second time what is wrong with the rows.
+    compile_pipeline(config, file, image, 0, checkpoints, retries=0)
+    run_id = root / "run_id"
+    if not run_id.is_file():
+        run_id.write_text(uuid.uuid4().hex)
+    told = {"KFP_RUN_ID": run_id.read_text(), "ADABERT_RUN_NAME": config.name, "ADABERT_ERROR_FILE": str(sentence)}
+    runner = _docker_runner(containers, told) if containers else _subprocess_runner(told)
+    local.init(runner, pipeline_root=str(tasks), workspace_root=str(root / "workspace"), enable_caching=cache)
+    try:
+        with narrowed_output(log):
+            components.load_component_from_file(str(file))(**pipeline_parameters(config, checkpoints))
+    except RuntimeError as error:
+        if sentence.is_file():
+            raise UserError(sentence.read_text()) from error
+        raise RuntimeError(f"{error}; the whole log is {log}:\n{_tail(log)}") from error
+    finally:
+        with contextlib.suppress(UserError):  # rows that cannot be read lead to no stage
+            collect(tasks, output, config)
+    run_id.unlink()  # a finished run is over; the next one gets a parent of its own
+
+
+def _subprocess_runner(told: dict[str, str]) -> local.SubprocessRunner:
+    os.environ.update(told)
+    return local.SubprocessRunner(use_venv=False)
+
+
+def _docker_runner(containers: Containers, told: dict[str, str]) -> local.DockerRunner:
+    """Containers as the user who calls, on the host's network; they get no variables but those of S3, MLflow and ours."""
+    import boto3
+
+    passed = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "MLFLOW_"))}
+    found = boto3.Session().get_credentials()
+    if found is not None:  # a profile's file is not in the container
+        keys = found.get_frozen_credentials()
+        session = {"AWS_SESSION_TOKEN": keys.token} if keys.token else {}
+        passed |= {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key, **session}
+    try:
+        return local.DockerRunner(
+            environment={**passed, **told, "ADABERT_ARTIFACT_URI": containers.artifact_uri},
+            network_mode="host",
+            shm_size="1g",
+            user=f"{os.getuid()}:{os.getgid()}",
+        )
+    except ImportError as error:
+        raise UserError("--runner docker needs the Python package docker: pip install docker.") from error
+
+
+def _absolute(config: RunConfig) -> RunConfig:
+    """Paths as seen from here, since a task may run elsewhere."""
+    uri, source, model = config.tracking_uri, config.data.source, config.teacher.model
+    if uri.startswith("sqlite:///"):
+        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    data, teacher = config.data, config.teacher
+    if Path(source).exists():
+        data = dataclasses.replace(data, source=str(Path(source).absolute()))
+    if Path(model).is_dir():
+        teacher = dataclasses.replace(teacher, model=str(Path(model).absolute()))
+    return dataclasses.replace(config, tracking_uri=uri, data=data, teacher=teacher)
+
+
+def _reachable(config: RunConfig, place: str) -> RunConfig:
+    """The config with local rows and a local teacher uploaded, since a container sees neither."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", config.tracking_uri)
+    if uri.startswith("sqlite:"):
+        raise UserError(
+            "containers cannot share a sqlite file: set MLFLOW_TRACKING_URI to a server, or tracking_uri='' for none."
+        )
+    data, teacher = config.data, config.teacher
+    if Path(data.source).expanduser().exists():
+        data = dataclasses.replace(data, source=_uploaded(Path(data.source).expanduser(), place))
+    if Path(teacher.model).is_dir():
+        teacher = dataclasses.replace(teacher, model=_uploaded(Path(teacher.model), place))
+    return dataclasses.replace(config, tracking_uri=uri, data=data, teacher=teacher)
+
+
+def _uploaded(path: Path, place: str) -> str:
+    """The URI of a file or folder below `place`; the same content has the same one and is sent once."""
+    from adabert_core.s3 import open_place, push
+
+    content = digest_of(list_files(path)) if path.is_dir() else file_digest(path)
+    uri = f"{place.rstrip('/')}/inputs/{content[:16]}/{path.name}"
+    if open_place(uri).keys():
+        return uri
+    if path.is_dir():
+        push(path, uri)
+    else:
+        open_place(uri.rpartition("/")[0]).upload(path, path.name)
+    return uri
+
+
+@contextlib.contextmanager
+def narrowed_output(log: Path) -> Iterator[None]:
+    """Shows only the stages' own log lines on the terminal; everything that KFP prints besides goes to a file."""
+    logging.disable(logging.INFO)
+    try:
+        with (
+            log.open("w", encoding="utf-8") as file,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(_Narrow(file, sys.stdout)),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+class _Narrow(io.TextIOBase):
+    """Copies all lines to a file and the stages' own to the terminal."""
+
+    def __init__(self, file: TextIO, terminal: TextIO) -> None:
+        self.file, self.terminal, self.line = file, terminal, ""
+
+    def write(self, text: str) -> int:
+        """Takes any piece of text; lines are passed on when they are complete."""
+        self.file.write(text)
+        *lines, self.line = (self.line + text).split("\n")
+        for line in lines:
+            if _OWN_LINE.match(line) and "executor output file" not in line:
+                self.terminal.write(line.strip() + "\n")
+                self.terminal.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes both."""
+        self.file.flush()
+        self.terminal.flush()
+
+
+def _tail(log: Path, lines: int = 40) -> str:
+    return "\n".join(log.read_text(encoding="utf-8").splitlines()[-lines:])
+
+
+def collect(tasks: Path, output: Path, config: RunConfig) -> None:
+    """Puts into `output/STAGE` the directory of every stage that this config and these rows lead to, from KFP's tree.
+
+    Which one that is follows from the manifests, stage by stage: with caching, the newest need not be the right one.
+    """
+    found: dict[str, list[Path]] = {stage: [] for stage in STAGES}
+    for path in sorted(tasks.rglob(MANIFEST), key=lambda path: -path.stat().st_mtime):
+        found.setdefault(parse_manifest(path).stage, []).append(path.parent)
+    chosen: dict[str, Manifest] = {}
+    for stage, about in STAGES.items():
+        shutil.rmtree(output / stage, ignore_errors=True)
+        parents = {key: chosen[name].digest for key, name in about.inputs.items() if name in chosen}
+        for folder in found[stage]:
+            manifest = parse_manifest(folder / MANIFEST)
+            same_rows = stage != "prepare_data" or manifest.data_version == fingerprint(config.data)
+            if (
+                same_rows
+                and manifest.config == dataclasses.asdict(getattr(config, about.section))
+                and manifest.parents == parents
+            ):
+                with tempfile.TemporaryDirectory(dir=output) as scratch:
+                    whole = at_hand(folder, Path(scratch))
+                    chosen[stage] = read_manifest(whole, stage)
+                    shutil.copytree(whole, output / stage, copy_function=_link)
+                break
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)

@@ -1,0 +1,116 @@
+"""Servers that go away in the middle of a stage, and runs that share a prefix: nothing is lost, the result is the same."""
+
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+from pipelines.stack.stack import Stack
+from tests.integration.faults import arguments, digest, long_settings, wait_for_seal
+from tests.test_end_to_end import ROOT
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "adabert_core.cli", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+def test_s3_away_for_30_seconds_in_the_middle_of_a_search(
+    undisturbed: Path, stack: Stack, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    place = f"s3://adabert-checkpoints/{uuid.uuid4().hex}"
+    process = start(*arguments("search", undisturbed, tmp_path / "out", place))
+    wait_for_seal(place, alive=lambda: process.poll() is None)
+    stack.s3.stop()
+    time.sleep(30)
+    stack.up()
+    ended(process)
+    manifest = digest(tmp_path, "out")
+    assert manifest == digest(undisturbed, "search")
+
+
+def test_s3_killed_again_and_again_while_checkpoints_are_written(
+    undisturbed: Path, stack: Stack, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    place = f"s3://adabert-checkpoints/{uuid.uuid4().hex}"
+    words = arguments("retrain", undisturbed, tmp_path / "out", place)
+    process = start(*words)
+    wait_for_seal(place, alive=lambda: process.poll() is None)
+    for _ in range(2):
+        server = stack.s3.daemon.process()
+        assert server is not None
+        server.kill()
+        time.sleep(2)
+        stack.up()
+        time.sleep(1)
+    process.kill()
+    process.wait()
+    said = ended(start(*words))
+    assert "resumed at step" in said
+    assert digest(tmp_path, "out") == digest(undisturbed, "retrain")
+
+
+def test_mlflow_away_and_back_loses_no_figure(
+    undisturbed: Path, stack: Stack, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    name = uuid.uuid4().hex
+    tracked = ["--set", f"tracking_uri={stack_environment['MLFLOW_TRACKING_URI']}", "--set", f"experiment={name}"]
+    process = start(*arguments("search", undisturbed, tmp_path / "out", str(tmp_path / "checkpoints")), *tracked)
+    client = MlflowClient()
+    until = time.monotonic() + 60
+    while not client.search_experiments(filter_string=f"name = '{name}'"):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    time.sleep(3)
+    stack.mlflow.stop()
+    time.sleep(8)
+    stack.up()
+    said = ended(process)
+    assert said.count("does not answer") <= 1
+    (experiment,) = client.search_experiments(filter_string=f"name = '{name}'")
+    runs = client.search_runs([experiment.experiment_id])
+    (child,) = [run for run in runs if run.data.tags.get("adabert.stage") == "search"]
+    assert child.info.status == "FINISHED"
+    steps = [metric.step for metric in client.get_metric_history(child.info.run_id, "loss")]
+    assert sorted(set(steps)) == [*range(20, 250, 20), 250]
+    assert digest(tmp_path, "out") == digest(undisturbed, "search")
+
+
+def test_two_runs_under_one_prefix_killed_and_started_again(
+    undisturbed: Path, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    place = f"s3://adabert-checkpoints/{uuid.uuid4().hex}"
+    words = [arguments("search", undisturbed, tmp_path / name, place) for name in ("first", "second")]
+    both = [start(*words[0]), start(*words[1])]
+    wait_for_seal(place, alive=lambda: all(process.poll() is None for process in both))
+    time.sleep(2)
+    for process in both:
+        process.kill()
+        process.wait()
+    again = [start(*words[0]), start(*words[1])]
+    assert all("resumed at step" in ended(process) for process in again)
+    for name in ("first", "second"):
+        assert digest(tmp_path, name) == digest(undisturbed, "search")
+
+
+def test_checkpoints_to_s3_cost_no_more_than_3_percent(
+    undisturbed: Path, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """With the default interval a stage of a minute uploads once; here every second, so the bound is loose."""
+    spent = {}
+    for name, place in (("none", str(tmp_path / "local")), ("s3", f"s3://adabert-checkpoints/{uuid.uuid4().hex}")):
+        started = time.monotonic()
+        words = arguments("search", undisturbed, tmp_path / name, place)
+        words[words.index("--checkpoint-seconds") + 1] = "60" if name == "none" else "1"
+        ended(start(*words, *long_settings("search.max_steps=250")))
+        spent[name] = time.monotonic() - started
+    assert spent["s3"] < 1.5 * spent["none"] + 3
