@@ -74,12 +74,11 @@ def open_store(uri: str, writer: str) -> Store:
         UserError: a scheme that is not known, a folder that cannot be written, or an S3 place that does not answer.
     """
     if uri.startswith("s3://"):
-        from adabert_core.s3 import open_place  # here: boto3 takes its time, and a local run has no use for it
+        from adabert_core.s3 import FEW_ATTEMPTS, open_place  # here: boto3 takes its time, and a local run has no use for it
         from adabert_core.s3_store import S3Store
 
-        place = open_place(uri)
-        place.probe()
-        return S3Store(place, writer)
+        open_place(uri, FEW_ATTEMPTS).probe()
+        return S3Store(open_place(uri), writer)
     if "://" in uri:
         raise UserError(f"checkpoint_uri {uri}: only folders and s3://bucket/prefix are known.")
     root = Path(uri)

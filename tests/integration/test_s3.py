@@ -129,7 +129,6 @@ def test_place_that_cannot_be_used_is_one_sentence_without_secrets(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     for name, value in change.items():
         monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
-    monkeypatch.setattr(s3, "ATTEMPTS", 2)
     with pytest.raises(UserError, match=sentence) as raised:
         open_place(f"s3://{bucket}/x", attempts=2).probe()
     assert "\n" not in str(raised.value)
