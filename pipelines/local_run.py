@@ -84,10 +84,13 @@ def _subprocess_runner(told: dict[str, str]) -> local.SubprocessRunner:
 
 
 def _docker_runner(containers: Containers, told: dict[str, str]) -> local.DockerRunner:
-    """Containers as the user who calls, on the host's network; they get no variables but those of S3, MLflow and ours."""
+    """Containers as the user who calls, on the host's network; they get no variables but those of S3, MLflow, OpenMP and ours.
+
+    OpenMP's because the number of threads decides the order of a sum: with the same one the result is the same to the bit.
+    """
     import boto3
 
-    passed = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "MLFLOW_"))}
+    passed = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "MLFLOW_", "OMP_"))}
     found = boto3.Session().get_credentials()
     if found is not None:  # a profile's file is not in the container
         keys = found.get_frozen_credentials()

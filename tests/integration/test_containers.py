@@ -40,7 +40,6 @@ def test_dag_in_containers_gives_what_subprocesses_give(
     assert done.returncode == 0, done.stdout + done.stderr
     for compare in (digests, test_metrics):
         here, there = compare(tmp_path / "subprocesses"), compare(tmp_path / "containers")
-        # the teacher's and the rows' names differ by the places they came from, what was computed must not
         assert here == there
     shared = [path.name for path in (tmp_path / "containers" / "kfp" / "tasks").rglob("*") if path.is_file()]
     assert not {"model.safetensors", "train.parquet", "teacher_logits.npy"} & set(shared)
