@@ -12,11 +12,11 @@ from components.prepare_data.component import prepare_data
 from components.register.component import register as admit
 from components.retrain.component import retrain as train_student
 from components.search.component import search as search_structure
-from pipelines.resources import place
+from pipelines.resources import Placement, place
 
 
-def build(image: str, gpus: int, retries: int = 3) -> GraphComponent:
-    """Returns the pipeline with every task in `image`; the four training stages ask for `gpus` GPUs each."""
+def build(how: Placement) -> GraphComponent:
+    """Returns the pipeline with every task placed as said."""
 
     @dsl.pipeline(name="adabert", description="Compress a fine-tuned BERT into a tiny network for one task.")
     def adabert(
@@ -43,26 +43,20 @@ def build(image: str, gpus: int, retries: int = 3) -> GraphComponent:
         6. benchmark        looks at the test split once, times the models, writes the report.
         7. register         lets the student through the gate, or says why not.
         """
-        finish = place(finish_run(tracking_uri=tracking_uri, experiment=experiment), image, gpus, retries)
+        finish = place(finish_run(tracking_uri=tracking_uri, experiment=experiment), how)
         with dsl.ExitHandler(finish, name="compress"):
-            version = place(fingerprint_data(config=data), image, gpus, retries).set_caching_options(False).output
+            version = place(fingerprint_data(config=data), how).set_caching_options(False).output
             tracking = {"data_version": version, "tracking_uri": tracking_uri, "experiment": experiment}
             shared = {**tracking, "seed": seed, "checkpoint_uri": checkpoint_uri}
 
-            rows = place(prepare_data(config=data, **tracking), image, gpus, retries).outputs["dataset"]
-            tuned = place(finetune_teacher(config=teacher, dataset=rows, **shared), image, gpus, retries).outputs["teacher"]
-            scored = place(distill_targets(config=targets, dataset=rows, teacher=tuned, **shared), image, gpus, retries).outputs[
-                "targets"
-            ]
-            found = place(search_structure(config=search, teacher=tuned, targets=scored, **shared), image, gpus, retries).outputs[
-                "searched"
-            ]
-            small = place(
-                train_student(config=retrain, teacher=tuned, targets=scored, search=found, **shared), image, gpus, retries
-            )
+            rows = place(prepare_data(config=data, **tracking), how).outputs["dataset"]
+            tuned = place(finetune_teacher(config=teacher, dataset=rows, **shared), how).outputs["teacher"]
+            scored = place(distill_targets(config=targets, dataset=rows, teacher=tuned, **shared), how).outputs["targets"]
+            found = place(search_structure(config=search, teacher=tuned, targets=scored, **shared), how).outputs["searched"]
+            small = place(train_student(config=retrain, teacher=tuned, targets=scored, search=found, **shared), how)
             model = small.outputs["student"]
             parts = {"dataset": rows, "teacher": tuned, "targets": scored, "search": found, "student": model}
-            timed = place(measure(config=benchmark, **parts, **shared), image, gpus, retries).outputs["benchmark_result"]
-            place(admit(config=register, dataset=rows, student=model, benchmark=timed, **shared), image, gpus, retries)
+            timed = place(measure(config=benchmark, **parts, **shared), how).outputs["benchmark_result"]
+            place(admit(config=register, dataset=rows, student=model, benchmark=timed, **shared), how)
 
     return adabert

@@ -13,6 +13,7 @@ from adabert_core.artifacts import git_sha
 from adabert_core.config import SECTIONS, RunConfig
 from adabert_core.errors import UserError
 from pipelines.adabert import build
+from pipelines.resources import Placement
 
 PRESET = Path(__file__).parent / "configs" / "quickstart.yaml"
 config_option = click.option(
@@ -23,6 +24,9 @@ set_option = click.option(
 )
 gpus_option = click.option(
     "--gpus", default=1, show_default=True, help="GPUs of each training stage; 0 for a cluster without any."
+)
+accelerator_option = click.option(
+    "--accelerator", default="nvidia.com/gpu", show_default=True, help="Kind of GPU, e.g. nvidia.com/mig-1g.18gb."
 )
 image_option = click.option("--image", default="", help="Image of all tasks; default: adabert-python:VERSION-COMMIT.")
 
@@ -42,9 +46,7 @@ def pipeline_parameters(config: RunConfig, checkpoint_uri: str) -> dict[str, Any
     return {**sections, **shared, "checkpoint_uri": checkpoint_uri}
 
 
-def compile_pipeline(
-    config: RunConfig, output: Path, image: str, gpus: int, checkpoint_uri: str, *, cache: bool = True, retries: int = 3
-) -> None:
+def compile_pipeline(config: RunConfig, output: Path, how: Placement, checkpoint_uri: str, *, cache: bool = True) -> None:
     """Writes the IR YAML with the config's values as the parameters' defaults.
 
     Without `cache` every task of the file runs again. It has to be said here: kfp.Client's enable_caching does nothing to a
@@ -55,7 +57,7 @@ def compile_pipeline(
     before = Pipeline._execution_caching_default
     Pipeline._execution_caching_default = before and cache
     try:
-        compiler.Compiler().compile(build(image, gpus, retries), str(output), pipeline_parameters=parameters)
+        compiler.Compiler().compile(build(how), str(output), pipeline_parameters=parameters)
     finally:
         Pipeline._execution_caching_default = before
 

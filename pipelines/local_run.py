@@ -27,6 +27,7 @@ from adabert_core.data.prepare import fingerprint
 from adabert_core.errors import UserError
 from adabert_core.stages import STAGES
 from pipelines.compiled import compile_pipeline, default_image, pipeline_parameters
+from pipelines.resources import Placement
 
 _OWN_LINE = re.compile(r"\s*\d\d:\d\d:\d\d ")
 
@@ -58,7 +59,7 @@ def run_local(config: RunConfig, output: Path, *, cache: bool, containers: Conta
     if containers:
         image, checkpoints = containers.image, containers.checkpoint_uri
     # The image is part of the cache key. Here nobody wants to wait a minute to hear a second time what is wrong with the rows.
-    compile_pipeline(config, file, image, 0, checkpoints, retries=0)
+    compile_pipeline(config, file, Placement(image, gpus=0, retries=0), checkpoints)
     run_id = root / "run_id"
     if not run_id.is_file():
         run_id.write_text(uuid.uuid4().hex)

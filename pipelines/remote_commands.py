@@ -17,6 +17,7 @@ from adabert_core.config import RunConfig, load_run_config
 from adabert_core.errors import UserError
 from pipelines import remote, schedules
 from pipelines.compiled import (
+    accelerator_option,
     compile_pipeline,
     config_option,
     default_image,
@@ -27,6 +28,7 @@ from pipelines.compiled import (
 )
 from pipelines.connection import Remote, connect
 from pipelines.cron import parse_cron
+from pipelines.resources import Placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Wanted:
     config_path: Path
     overrides: tuple[str, ...]
     gpus: int
+    accelerator: str
     image: str
     experiment: str
     service_account: str
@@ -69,6 +72,7 @@ _job_options = _with(
     config_option,
     set_option,
     gpus_option,
+    accelerator_option,
     image_option,
     click.option("--experiment", default="", help="Made when missing; default: the preset's experiment."),
     click.option("--service-account", default="", help="Of the pods; default: the server's."),
@@ -159,7 +163,8 @@ def _prepare(server: Remote, wanted: Wanted, config: RunConfig) -> remote.Job:
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "adabert_pipeline.yaml"
         preset = load_run_config(wanted.config_path)
-        compile_pipeline(preset, package, wanted.image or default_image(), wanted.gpus, "", cache=not wanted.no_cache)
+        how = Placement(wanted.image or default_image(), wanted.gpus, wanted.accelerator)
+        compile_pipeline(preset, package, how, "", cache=not wanted.no_cache)
         version = remote.ensure_version(server, package)
     click.echo(f"pipeline   {remote.PIPELINE} {version.name}, {'uploaded' if version.new else 'there already'}")
     experiment = wanted.experiment or config.experiment

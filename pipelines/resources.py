@@ -1,5 +1,7 @@
 """What each task asks of a cluster: one table, and the one function that applies it. No effect on a local run."""
 
+import dataclasses
+
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
@@ -22,20 +24,49 @@ RESOURCES = {
 RETRY_WINDOW = "172800s"  # from the first attempt's start; KFP's default of one hour would end all retries of a long stage
 
 
-def place(task: PipelineTask, image: str, gpus: int, retries: int) -> PipelineTask:
-    """Gives a task its image, resources, retries, shared memory and the run id by which it finds its tracking parent."""
+# Where a task finds S3 and MLflow: objects that manifests/ makes. Each key may be missing, as the keys do where a pod has a role.
+_CONFIG_MAP = "adabert-run"
+_SETTINGS = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_DEFAULT_REGION",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "MLFLOW_TRACKING_URI",
+)
+_SECRETS = {
+    "adabert-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    "adabert-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """What all tasks share: the image, GPUs of each training stage and of which kind, and how often a failed one is retried."""
+
+    image: str
+    gpus: int = 1
+    accelerator: str = "nvidia.com/gpu"
+    retries: int = 3
+
+
+def place(task: PipelineTask, how: Placement) -> PipelineTask:
+    """Gives a task its image, resources, retries, shared memory, and the variables by which it finds S3, MLflow and its run."""
     name = task.name.replace("-", "_")
     wanted = RESOURCES[name]
-    task.set_container_image(image)
+    task.set_container_image(how.image)
     task.set_cpu_request(wanted["cpu_request"]).set_cpu_limit(wanted["cpu_limit"])
     task.set_memory_request(wanted["memory_request"]).set_memory_limit(wanted["memory_limit"])
-    if retries:
-        task.set_retry(num_retries=retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration=RETRY_WINDOW)
+    if how.retries:
+        task.set_retry(how.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration=RETRY_WINDOW)
+    kubernetes.set_security_context(task, run_as_non_root=True)
     kubernetes.use_field_path_as_env(task, env_name="KFP_RUN_ID", field_path="metadata.labels['pipeline/runid']")
+    kubernetes.use_config_map_as_env(task, _CONFIG_MAP, {key: key for key in _SETTINGS}, optional=True)
+    for secret, keys in _SECRETS.items():
+        kubernetes.use_secret_as_env(task, secret, {key: key for key in keys}, optional=True)
     if wanted is GPU:
         kubernetes.empty_dir_mount(task, volume_name="dshm", mount_path="/dev/shm", medium="Memory")  # noqa: S108
-        if gpus:
-            task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus)
+        if how.gpus:
+            task.set_accelerator_type(how.accelerator).set_accelerator_limit(how.gpus)
             kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
     if name == "benchmark":
         kubernetes.add_node_selector(task, label_key="adabert.io/benchmark", label_value="true")

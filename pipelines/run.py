@@ -11,9 +11,18 @@ import click
 
 from adabert_core.cli import run_command, show_report
 from adabert_core.config import load_run_config
-from pipelines.compiled import compile_pipeline, config_option, default_image, gpus_option, image_option, set_option
+from pipelines.compiled import (
+    accelerator_option,
+    compile_pipeline,
+    config_option,
+    default_image,
+    gpus_option,
+    image_option,
+    set_option,
+)
 from pipelines.local_run import Containers, run_local
 from pipelines.remote_commands import schedule, submit
+from pipelines.resources import Placement
 
 
 @click.group()
@@ -25,14 +34,16 @@ def cli() -> None:
 @config_option
 @set_option
 @gpus_option
+@accelerator_option
 @click.option("--output", type=click.Path(path_type=Path), default=Path("build/adabert_pipeline.yaml"), show_default=True)
 @image_option
 @click.option("--checkpoint-uri", default="", help="Default of the pipeline's checkpoint_uri.")
 def compile_command(
-    config_path: Path, overrides: tuple[str, ...], gpus: int, output: Path, image: str, checkpoint_uri: str
+    config_path: Path, overrides: tuple[str, ...], gpus: int, accelerator: str, output: Path, image: str, checkpoint_uri: str
 ) -> None:
     """Write the DAG as one IR YAML that `kfp run create -f` takes as it is."""
-    compile_pipeline(load_run_config(config_path, overrides), output, image or default_image(), gpus, checkpoint_uri)
+    how = Placement(image or default_image(), gpus, accelerator)
+    compile_pipeline(load_run_config(config_path, overrides), output, how, checkpoint_uri)
     click.echo(f"wrote {output}")
 
 

@@ -19,6 +19,7 @@ from adabert_core.config import load_run_config
 from pipelines import connection
 from pipelines.compiled import PRESET, compile_pipeline, pipeline_parameters
 from pipelines.remote import content_digest
+from pipelines.resources import Placement
 
 ROOT = Path(__file__).parents[1]
 Command = Callable[..., Done]
@@ -128,7 +129,7 @@ def test_compiling_without_cache_leaves_the_next_compilation_as_it_was(tmp_path:
     config = load_run_config(PRESET)
     files = [tmp_path / f"{name}.yaml" for name in ("before", "without", "after")]
     for file in files:
-        compile_pipeline(config, file, "adabert-python:1", 1, "", cache=file.stem != "without")
+        compile_pipeline(config, file, Placement("adabert-python:1"), "", cache=file.stem != "without")
     before, without, after = map(content_digest, files)
     assert before == after != without
 
@@ -256,7 +257,7 @@ def test_server_that_never_answers_does_not_hold_the_command(command: Command, m
 def test_kfp_command_line_takes_the_compiled_file_as_it_is(verb: str, server: State, tmp_path: Path) -> None:
     config = load_run_config(PRESET)
     file = tmp_path / "adabert_pipeline.yaml"
-    compile_pipeline(config, file, "adabert-python:1", 1, "")
+    compile_pipeline(config, file, Placement("adabert-python:1"), "")
     kfp = [str(Path(sys.executable).with_name("kfp")), "--endpoint", server.url]
     data = {"source": "s3://rows/reviews.csv", "max_train_rows": 100}
     arguments = ["run", verb, "-e", "EXP", "-f", str(file), "seed=1", f"data={json.dumps(data)}"]
