@@ -54,6 +54,7 @@ class TeacherConfig:
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"
+    processes: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -72,6 +73,7 @@ class TargetsConfig:
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"
+    processes: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -111,6 +113,7 @@ class SearchConfig:
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"
+    processes: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -136,6 +139,7 @@ class RetrainConfig:
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"
+    processes: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -170,6 +174,7 @@ class RunConfig:
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"
+    processes: int = Field(default=0, ge=0)
     tracking_uri: str = "sqlite:///mlflow.db"
     experiment: str = "adabert"
     data: DataConfig = Field(default_factory=DataConfig)
@@ -182,13 +187,13 @@ class RunConfig:
 
 
 SECTIONS = ("data", "teacher", "targets", "search", "retrain", "benchmark", "register")
-_SHARED = ("seed", "device", "precision")
+_SHARED = ("seed", "device", "precision", "processes")
 
 
 def load_run_config(path: Path, overrides: typing.Sequence[str] = ()) -> RunConfig:
     """Returns the checked config of a YAML file with `--set` overrides such as `data.label=stars` applied.
 
-    `seed`, `device` and `precision` at the top level reach every stage that does not set its own.
+    `seed`, `device`, `precision` and `processes` at the top level reach every stage that does not set its own.
 
     Raises:
         UserError: the file is missing or not YAML, or a key or value is not known; the nearest known key is named.

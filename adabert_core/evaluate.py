@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import Tensor
 
+from adabert_core.parallel import gathered, share
 from adabert_core.tokens import Collator, length_sorted
 
 
@@ -31,16 +32,17 @@ def predict_logits(
     forward: Callable[[dict[str, Tensor]], Tensor], rows: Collator, accelerator: Accelerator, batch_size: int = 128
 ) -> np.ndarray:
     """Returns logits (rows, classes) in float32, in the order of the rows, computed in batches of similar length."""
-    found: np.ndarray | None = None
-    for index in length_sorted(rows.lengths, batch_size):
+    found: Tensor | None = None
+    batches = list(length_sorted(rows.lengths, batch_size))
+    for index in share(batches):
         with accelerator.autocast():
-            logits = forward(rows(index, accelerator.device)).float().cpu().numpy()
+            logits = forward(rows(index, accelerator.device)).float().cpu()
         if found is None:
-            found = np.empty((len(rows.lengths), *logits.shape[1:]), np.float32)
-        found[index] = logits
+            found = torch.zeros(len(rows.lengths), *logits.shape[1:])
+        found[torch.from_numpy(index)] = logits
     if found is None:
         raise ValueError("no rows to predict")
-    return found
+    return gathered(found, batches, accelerator.device).numpy()
 
 
 class Best:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,20 @@ def export_onnx(model: nn.Module, path: Path, inputs: tuple[str, ...] = INPUTS, 
             external_data=False,
             verbose=False,
         )
+
+
+def export_student(student: nn.Module, path: Path) -> None:
+    """Writes a student as ONNX without the exporter's notes, whose stack traces hold this machine's paths.
+
+    The same weights then give the same bytes, wherever they were exported.
+    """
+    export_onnx(fold_batch_norms(student), path)
+    model = onnx.load(path)
+    graph = model.graph
+    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        noted.ClearField("metadata_props")
+        noted.ClearField("doc_string")
+    onnx.save(model, path)
 
 
 def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:

@@ -12,7 +12,7 @@ import numpy as np
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import RetrainConfig
 from adabert_core.evaluate import scores
-from adabert_core.export import export_onnx, fold_batch_norms, onnx_logits, open_session
+from adabert_core.export import export_student, onnx_logits, open_session
 from adabert_core.runtime import make_accelerator
 from adabert_core.search_space import Genotype
 from adabert_core.stages import StageReport, stage_frame
@@ -70,7 +70,7 @@ def save_student(student: AdaBertForSequenceClassification, teacher: Teacher, ge
     teacher.tokenizer.model_max_length = teacher.max_length
     teacher.tokenizer.save_pretrained(path)
     (path / "genotype.json").write_text(genotype.to_json(), encoding="utf-8")
-    export_onnx(fold_batch_norms(student), path / "onnx" / "model.onnx")
+    export_student(student, path / "onnx" / "model.onnx")
 
 
 def check_onnx(student: AdaBertForSequenceClassification, path: Path, rows: Collator, targets: Targets) -> dict[str, float]:

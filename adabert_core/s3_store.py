@@ -50,6 +50,10 @@ class S3Store:
             raise
         self._last = self._uploads.submit(self._upload, key, scratch, step)
 
+    def address(self) -> tuple[str, str]:
+        """The prefix and this run's name."""
+        return self.place.uri, self.writer
+
     def busy(self) -> bool:
         """True while an upload is under way."""
         return self._last is not None and not self._last.done()

@@ -100,9 +100,18 @@ def run_stage(
     tracker: Tracker,
     checkpoints: Checkpoints,
 ) -> StageReport:
-    """Runs one stage by name and returns its report."""
-    module = importlib.import_module(STAGES[name].module)
-    return module.run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
+    """Runs one stage by name, on as many processes as its config asks for, and returns its report."""
+    module = STAGES[name].module
+    if not hasattr(config, "processes"):
+        return importlib.import_module(module).run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
+    from adabert_core.parallel import run_on_many, wanted_processes  # here: stages of one process need no torch for this
+
+    count = wanted_processes(config)
+    if count == 1:
+        return importlib.import_module(module).run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
+    run_on_many(count, module, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
+    done = read_manifest(output, name)
+    return StageReport(name, output, done.metrics, done.data_version, done.wall_seconds, done.peak_memory_bytes)
 
 
 def is_done(name: str, config: Any, inputs: dict[str, Path], output: Path) -> bool:

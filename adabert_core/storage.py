@@ -24,6 +24,9 @@ class Store(Protocol):
     def put(self, key: str, files: Callable[[Path], None], step: int = 0) -> None:
         """Calls `files` with an empty folder and keeps what it wrote there, whole or not at all; `step` says how far it is."""
 
+    def address(self) -> tuple[str, str]:
+        """The URI and the writer's name by which `open_store` gives this store again."""
+
     def busy(self) -> bool:
         """True while what was put is still on its way: a good moment not to put more."""
 
@@ -44,6 +47,10 @@ class FolderStore:
         """Writes a temporary sibling and renames it."""
         with whole_directory(self.root / key) as scratch:
             files(scratch)
+
+    def address(self) -> tuple[str, str]:
+        """The folder; it belongs to one run at a time."""
+        return str(self.root), ""
 
     def busy(self) -> bool:
         """False: a folder is written at once."""
@@ -92,19 +99,32 @@ def open_store(uri: str, writer: str) -> Store:
 class Checkpoints:
     """States of the running stage in a store, saved at most every `every_seconds`. Without a store nothing is kept."""
 
-    def __init__(self, store: Store | None, every_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store | None,
+        every_seconds: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        reads_only: bool = False,
+    ) -> None:
         self.store = store
         self.every_seconds = every_seconds
+        self.reads_only = reads_only  # of the processes of a parallel stage only the first one writes
         self._clock = clock
         self._last = clock()
 
     def due(self) -> bool:
         """True when the last save lies far enough back."""
-        return self.store is not None and self._clock() - self._last >= self.every_seconds and not self.store.busy()
+        return (
+            self.store is not None
+            and not self.reads_only
+            and self._clock() - self._last >= self.every_seconds
+            and not self.store.busy()
+        )
 
     def save(self, key: str, state: dict[str, Any]) -> None:
         """Keeps a state of tensors and plain values; a full disk or a lost store costs the checkpoint, not the run."""
-        if self.store is None:
+        if self.store is None or self.reads_only:
             return
 
         def write(folder: Path) -> None:
@@ -136,5 +156,5 @@ class Checkpoints:
 
     def clear(self, key: str) -> None:
         """Forgets the states below `key`: the stage is done."""
-        if self.store is not None:
+        if self.store is not None and not self.reads_only:
             self.store.delete(key)

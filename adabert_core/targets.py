@@ -18,6 +18,7 @@ from adabert_core.artifacts import write_json
 from adabert_core.augment import augment, nearest_tokens
 from adabert_core.config import TargetsConfig
 from adabert_core.data.dataset import read_dataset
+from adabert_core.parallel import gathered, share
 from adabert_core.probes import Probes, fit_probes, pool_states
 from adabert_core.progress import Progress
 from adabert_core.runtime import make_accelerator, seed_everything
@@ -196,8 +197,9 @@ class Scorer:
 
     def _score_shard(self, rows: Collator, shard: np.ndarray, probes: Probes) -> dict[str, Any]:
         layers, _, classes = probes.weight.shape
-        saved = {"teacher": torch.empty(len(shard), classes), "probes": torch.empty(len(shard), layers, classes)}
-        for part in length_sorted(rows.lengths[shard], self.batch_size):
+        saved = {"teacher": torch.zeros(len(shard), classes), "probes": torch.zeros(len(shard), layers, classes)}
+        batches = list(length_sorted(rows.lengths[shard], self.batch_size))
+        for part in share(batches):
             answer, pooled = self.forward(rows, shard[part])
             saved["teacher"][part], saved["probes"][part] = answer, probes(pooled)
-        return saved
+        return {name: gathered(found, batches, self.accelerator.device) for name, found in saved.items()}

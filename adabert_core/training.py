@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
+from adabert_core.parallel import rank_and_size, share, synchronise
 from adabert_core.progress import Progress
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
@@ -89,12 +90,17 @@ def fit(
     if step:
         log.info("%s: resumed at step %d of %d", label, step, steps)
     progress = Progress(label, steps, start=step)
+    modules = [owner for owner in state.values() if isinstance(owner, nn.Module)]
+    _, size = rank_and_size()
     while step < steps:
+        batch = batches.batch(step)
+        part = share(batch)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
-            value, terms = loss(batches.batch(step), step)
-        accelerator.backward(value)
+            value, terms = loss(part, step)
+        accelerator.backward(value * (len(part) * size / len(batch) if len(part) < len(batch) else 1))
+        synchronise(optimizers, modules)
         apply(step)
         step += 1
         figures = {}

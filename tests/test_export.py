@@ -1,5 +1,6 @@
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from adabert_core.export import export_onnx, fold_batch_norms, onnx_logits, open_session
+from adabert_core.export import export_onnx, export_student, fold_batch_norms, onnx_logits, open_session
 from adabert_core.search_space import Genotype, random_genotype
 from adabert_core.student import AdaBertConfig, AdaBertForSequenceClassification
 from adabert_core.tokens import Collator, Ragged, Template, TokenRows
@@ -100,3 +101,12 @@ def test_folding_a_student_in_training_uses_its_running_statistics():
     expected = expected_logits(model, rows)
     np.testing.assert_allclose(expected_logits(fold_batch_norms(model.train()), rows), expected, atol=1e-5, rtol=0)
     assert model.training
+
+
+def test_exported_student_holds_no_path_of_this_machine(tmp_path):
+    export_student(student(EVERY_KIND), tmp_path / "model.onnx")
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert b".py" not in content
+    assert str(Path(__file__).parents[1]).encode() not in content
+    export_student(student(EVERY_KIND), tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == content

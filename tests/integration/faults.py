@@ -12,7 +12,8 @@ from tests.test_end_to_end import SMOKE
 LONG_STAGES = ("finetune_teacher", "distill_targets", "search", "retrain")
 _LONG = {
     "data.max_train_rows": "null",
-    "teacher.max_steps": 150,
+    "teacher.max_steps": 600,
+    "teacher.epochs": 100,
     "teacher.learning_rate": 0.003,
     "targets.augmented_rows": 3000,
     "search.max_steps": 250,

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from adabert_core.s3 import open_place
-from tests.integration.faults import LONG_STAGES, arguments, digest, long_settings, wait_for_seal
+from tests.integration.faults import LONG_STAGES, arguments, digest, wait_for_seal
 from tests.test_end_to_end import ROOT, SMOKE, digests, settings, test_metrics
 
 Docker = Callable[..., subprocess.CompletedProcess[str]]
@@ -86,21 +85,3 @@ def test_stage_killed_in_a_container_goes_on_in_a_fresh_one(
     if stage != "distill_targets":
         assert "resumed at step" in done.stderr
     assert json.loads((result / "manifest.json").read_text())["files"] == digest(undisturbed, stage)
-
-
-def test_longest_loss_is_one_interval(undisturbed: Path, stack_environment: dict[str, str], tmp_path: Path) -> None:
-    """The step that a resumed search starts from is not further back than the last interval before the kill."""
-    place = f"s3://adabert-checkpoints/{uuid.uuid4().hex}"
-    command = [sys.executable, "-m", "adabert_core.cli", *arguments("search", undisturbed, tmp_path / "out", place)]
-    first = subprocess.Popen([*command, *long_settings("search.max_steps=100000")], stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    wait_for_seal(place, alive=lambda: first.poll() is None)
-    time.sleep(6)
-    first.kill()
-    shown = [line.split() for line in first.communicate()[1].splitlines() if "search " in line and "/100000" in line]
-    reached = max(int(word.partition("/")[0]) for words in shown for word in words if word.endswith("/100000"))
-    again = subprocess.Popen([*command, *long_settings("search.max_steps=100000")], stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    assert again.stderr is not None
-    resumed = next(line for line in again.stderr if "resumed at step" in line)
-    again.kill()
-    again.communicate()
-    assert int(resumed.split("resumed at step ")[1].split()[0]) >= 0.4 * reached

@@ -102,6 +102,25 @@ def test_two_runs_under_one_prefix_killed_and_started_again(
         assert digest(tmp_path, name) == digest(undisturbed, "search")
 
 
+def test_a_kill_loses_no_more_than_the_last_interval(
+    undisturbed: Path, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    place = f"s3://adabert-checkpoints/{uuid.uuid4().hex}"
+    words = [*arguments("search", undisturbed, tmp_path / "out", place), *long_settings("search.max_steps=100000")]
+    first = start(*words)
+    assert first.stdout is not None
+    shown = next(line for line in first.stdout if "/100000" in line)  # the first line of progress, after some seconds
+    time.sleep(4)  # with an interval of one second, at least one checkpoint later than that line
+    first.kill()
+    first.communicate()
+    again = start(*words)
+    assert again.stdout is not None
+    resumed = next(line for line in again.stdout if "resumed at step" in line)
+    again.kill()
+    again.communicate()
+    assert int(resumed.split("resumed at step ")[1].split()[0]) > int(shown.split("search ")[1].split("/")[0])
+
+
 def test_checkpoints_to_s3_cost_no_more_than_3_percent(
     undisturbed: Path, stack_environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -1,0 +1,162 @@
+"""One stage on several processes: one per GPU (NCCL), or on CPU cores where a number is asked for (Gloo).
+
+Comes in: a stage's call. Goes out: the same directory that one process writes. All processes compute the same model on
+their share of each batch; only the first one writes, tracks and checkpoints.
+"""
+
+import ctypes
+import dataclasses
+import importlib
+import logging
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from adabert_core.errors import UserError
+from adabert_core.storage import Checkpoints, open_store
+from adabert_core.tracking import Tracker
+
+log = logging.getLogger(__name__)
+Items = TypeVar("Items", np.ndarray, list[Any])
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A stage's call in plain values, as another process can take it."""
+
+    module: str
+    config: Any
+    inputs: dict[str, Path]
+    output: Path
+    tracking: tuple[str, str, str, str]
+    store: tuple[str, str] | None
+    every_seconds: float
+    sentence: Path
+
+
+def rank_and_size() -> tuple[int, int]:
+    """This process's number and how many there are; (0, 1) outside of a parallel stage."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def wanted_processes(config: Any) -> int:
+    """How many processes a stage's config asks for: 0 means one per visible GPU, or one where there is none."""
+    asked = int(getattr(config, "processes", 1))
+    if asked or getattr(config, "device", "cpu") == "cpu":
+        return max(asked, 1)
+    return max(torch.cuda.device_count(), 1)
+
+
+def share(items: Items) -> Items:
+    """This process's part of a sequence; all parts together are the sequence. Too few items go to everybody."""
+    rank, size = rank_and_size()
+    return items[rank::size] if len(items) >= size else items
+
+
+def gathered(found: Tensor, items: list[Any], device: torch.device) -> Tensor:
+    """Sums what the processes filled in for their shares of `items`; the rest of each `found` is zero."""
+    _, size = rank_and_size()
+    if size == 1 or len(items) < size:
+        return found
+    there = found.to(device)
+    dist.all_reduce(there)
+    return there.to(found.device)
+
+
+def synchronise(optimizers: Iterable[torch.optim.Optimizer], modules: Iterable[nn.Module]) -> None:
+    """Averages gradients and floating-point buffers (BatchNorm's running statistics) over the processes, in one message."""
+    _, size = rank_and_size()
+    if size == 1:
+        return
+    parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    tensors = [p.grad for p in parameters if p.grad is not None]
+    tensors += [b for module in modules for b in module.buffers() if b.is_floating_point()]
+    flat = torch._utils._flatten_dense_tensors(tensors)
+    dist.all_reduce(flat)
+    for tensor, mean in zip(tensors, torch._utils._unflatten_dense_tensors(flat / size, tensors), strict=True):
+        tensor.copy_(mean)
+
+
+def run_on_many(
+    count: int,
+    module: str,
+    config: Any,
+    inputs: dict[str, Path],
+    output: Path,
+    *,
+    tracker: Tracker,
+    checkpoints: Checkpoints,
+) -> None:
+    """Runs a stage module on `count` processes of this machine through torch's elastic launcher.
+
+    Raises:
+        UserError: what the stage said.
+        torch.distributed.elastic.multiprocessing.errors.ChildFailedError: a process failed otherwise.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    log.info("%s: on %d processes", module.rpartition(".")[2], count)
+    with tempfile.TemporaryDirectory(prefix="adabert-parallel-") as scratch, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        tracking = (tracker.uri, tracker.experiment, tracker.pipeline_run, tracker.run_name)
+        store = checkpoints.store.address() if checkpoints.store else None
+        sentence = Path(scratch) / "sentence"
+        job = Job(module, config, inputs, output, tracking, store, checkpoints.every_seconds, sentence)
+        launch = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            rdzv_backend="c10d",
+            rdzv_endpoint=f"127.0.0.1:{port}",
+            max_restarts=0,
+            start_method="spawn",
+        )
+        try:
+            elastic_launch(launch, _work)(job)
+        except ChildFailedError as error:
+            if sentence.is_file():
+                raise UserError(sentence.read_text(encoding="utf-8")) from error
+            raise
+
+
+def _work(job: Job) -> None:
+    """One process of a parallel stage; all but the first write into a folder that goes away."""
+    from adabert_core.entry import show_log
+
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    on_gpu = job.config.device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        torch.set_num_threads(max((os.cpu_count() or 1) // size, 1))
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    import sys
+
+    show_log(sys.stderr)
+    if rank:
+        logging.disable(logging.INFO)
+        os.environ["TQDM_DISABLE"] = "1"
+    checkpoints = Checkpoints(open_store(*job.store) if job.store else None, job.every_seconds, reads_only=rank > 0)
+    tracker = Tracker(*job.tracking) if rank == 0 else Tracker("")
+    with tempfile.TemporaryDirectory(prefix="adabert-rank-") as scratch:
+        output = job.output if rank == 0 else Path(scratch) / "output"
+        try:
+            importlib.import_module(job.module).run(job.config, job.inputs, output, tracker=tracker, checkpoints=checkpoints)
+        except UserError as error:
+            job.sentence.write_text(str(error), encoding="utf-8")
+            raise
+    dist.destroy_process_group()
