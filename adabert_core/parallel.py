@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,7 +42,6 @@ class Job:
     tracking: tuple[str, str, str, str]
     store: tuple[str, str] | None
     every_seconds: float
-    sentence: Path
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -107,46 +107,66 @@ def run_on_many(
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     log.info("%s: on %d processes", module.rpartition(".")[2], count)
-    with tempfile.TemporaryDirectory(prefix="adabert-parallel-") as scratch, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        tracking = (tracker.uri, tracker.experiment, tracker.pipeline_run, tracker.run_name)
-        store = checkpoints.store.address() if checkpoints.store else None
+    with tempfile.TemporaryDirectory(prefix="adabert-parallel-") as scratch:
         sentence = Path(scratch) / "sentence"
-        job = Job(module, config, inputs, output, tracking, store, checkpoints.every_seconds, sentence)
         launch = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=count,
             rdzv_backend="c10d",
-            rdzv_endpoint=f"127.0.0.1:{port}",
+            rdzv_endpoint=f"127.0.0.1:{_free_port()}",
             max_restarts=0,
             start_method="spawn",
         )
         try:
-            elastic_launch(launch, _work)(job)
+            elastic_launch(launch, _child)(_job(module, config, inputs, output, tracker, checkpoints), sentence)
         except ChildFailedError as error:
             if sentence.is_file():
                 raise UserError(sentence.read_text(encoding="utf-8")) from error
             raise
 
 
-def _work(job: Job) -> None:
-    """One process of a parallel stage; all but the first write into a folder that goes away."""
+def run_as_one_of_many(
+    module: str, config: Any, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
+) -> None:
+    """Runs a stage module as the process that torchrun's variables say; the directory is there for all when this returns."""
+    _work(_job(module, config, inputs, output, tracker, checkpoints))
+
+
+def _job(module: str, config: Any, inputs: dict[str, Path], output: Path, tracker: Tracker, checkpoints: Checkpoints) -> Job:
+    tracking = (tracker.uri, tracker.experiment, tracker.pipeline_run, tracker.run_name)
+    store = checkpoints.store.address() if checkpoints.store else None
+    return Job(module, config, inputs, output, tracking, store, checkpoints.every_seconds)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _child(job: Job, sentence: Path) -> None:
+    """What a process that `run_on_many` started does: it ends with its parent, and leaves a user's mistake as a sentence."""
     from adabert_core.entry import show_log
 
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    show_log(sys.stderr)
+    try:
+        _work(job)
+    except UserError as error:
+        sentence.write_text(str(error), encoding="utf-8")
+        raise
+
+
+def _work(job: Job) -> None:
+    """One process of a parallel stage; all but the first write into a folder that goes away."""
+    rank, here = int(os.environ["RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     on_gpu = job.config.device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
-        torch.set_num_threads(max((os.cpu_count() or 1) // size, 1))
+        torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
     dist.init_process_group("nccl" if on_gpu else "gloo")
-    import sys
-
-    show_log(sys.stderr)
     if rank:
         logging.disable(logging.INFO)
         os.environ["TQDM_DISABLE"] = "1"
@@ -154,9 +174,6 @@ def _work(job: Job) -> None:
     tracker = Tracker(*job.tracking) if rank == 0 else Tracker("")
     with tempfile.TemporaryDirectory(prefix="adabert-rank-") as scratch:
         output = job.output if rank == 0 else Path(scratch) / "output"
-        try:
-            importlib.import_module(job.module).run(job.config, job.inputs, output, tracker=tracker, checkpoints=checkpoints)
-        except UserError as error:
-            job.sentence.write_text(str(error), encoding="utf-8")
-            raise
+        importlib.import_module(job.module).run(job.config, job.inputs, output, tracker=tracker, checkpoints=checkpoints)
+        dist.barrier()
     dist.destroy_process_group()

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import importlib
 import logging
+import os
 import resource
 import time
 from collections.abc import Iterator
@@ -104,12 +105,15 @@ def run_stage(
     module = STAGES[name].module
     if not hasattr(config, "processes"):
         return importlib.import_module(module).run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
-    from adabert_core.parallel import run_on_many, wanted_processes  # here: stages of one process need no torch for this
+    from adabert_core.parallel import run_as_one_of_many, run_on_many, wanted_processes  # here: the other stages need no torch
 
     count = wanted_processes(config)
-    if count == 1:
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # somebody's torchrun has started this process and its peers, on any number of nodes
+        run_as_one_of_many(module, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
+    elif count == 1:
         return importlib.import_module(module).run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
-    run_on_many(count, module, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
+    else:
+        run_on_many(count, module, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
     done = read_manifest(output, name)
     return StageReport(name, output, done.metrics, done.data_version, done.wall_seconds, done.peak_memory_bytes)
 

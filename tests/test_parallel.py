@@ -153,3 +153,18 @@ def test_a_users_mistake_on_two_processes_is_one_sentence(rows: Path, tmp_path: 
     with pytest.raises(UserError, match="teacher.model .*nothing cannot be loaded"):
         stage("finetune_teacher", "teacher", {"dataset": rows}, tmp_path / "out", processes=2, model=str(tmp_path / "nothing"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.integration
+def test_started_by_torchrun_the_first_process_writes_and_tracks(rows: Path, bert_folder: Path, tmp_path: Path) -> None:
+    """As a TrainJob starts it, but for the number of nodes."""
+    root = Path(__file__).parents[1]
+    sets = [f"teacher.model={bert_folder}", "teacher.max_steps=10", "tracking_uri=''", "device=cpu", "precision=fp32"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    stage = [sys.executable, "-m", "adabert_core.cli", "finetune_teacher", "--config", "pipelines/configs/smoke.yaml"]
+    words = [part for value in sets for part in ("--set", value)]
+    places = ["--dataset", str(rows), "--output", str(tmp_path / "teacher")]
+    done = subprocess.run([*command, *stage, *words, *places], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("finetune_teacher: done") == 1
+    assert (tmp_path / "teacher" / "manifest.json").is_file()
