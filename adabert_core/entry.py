@@ -55,8 +55,16 @@ def fingerprint_component(config: dict[str, Any]) -> str:
     raise AssertionError("unreachable: the block returns or the process has ended")
 
 
+def compare_component(names: list[str], reports: list[str], output: str) -> None:
+    """Writes the comparison of a sweep's cases, whose benchmark directories `reports` are."""
+    from adabert_core.comparison import compare
+
+    with _one_sentence(), _carried({name: Path(path) for name, path in zip(names, reports, strict=True)}, None) as paths:
+        compare(names, [paths[name] for name in names], Path(output))
+
+
 @contextlib.contextmanager
-def _carried(inputs: dict[str, Path], output: Path) -> Iterator[dict[str, Path]]:
+def _carried(inputs: dict[str, Path], output: Path | None) -> Iterator[dict[str, Path]]:
     """Yields the inputs as this process can read them, and sends the output on when the block has ended well."""
     place = os.environ.get("ADABERT_ARTIFACT_URI", "")
     if not place:
@@ -65,8 +73,9 @@ def _carried(inputs: dict[str, Path], output: Path) -> Iterator[dict[str, Path]]
     from adabert_core.artifact_store import at_hand, put_away
 
     with tempfile.TemporaryDirectory(prefix="adabert-inputs-") as scratch:
-        yield {name: at_hand(path, Path(scratch) / name) for name, path in inputs.items()}
-    put_away(output, place)
+        yield {name: at_hand(path, Path(scratch) / str(i)) for i, (name, path) in enumerate(inputs.items())}
+    if output is not None:
+        put_away(output, place)
 
 
 @contextlib.contextmanager

@@ -97,7 +97,7 @@ def probe_figure(accuracy: Sequence[float], learnt: Sequence[int]) -> str:
 
 
 def scatter_figure(points: Sequence[dict[str, Any]], base_ms: float | None, metric: str) -> str:
-    """Score against milliseconds of student and teacher (model, runtime, ms, score); BERT-base is a vertical line."""
+    """Score against milliseconds of student and teacher (model, runtime, ms, score, perhaps label); BERT-base is a line."""
     colours = {"student": STUDENT, "teacher": TEACHER}
 
     def draw(figure: Figure) -> None:
@@ -112,7 +112,15 @@ def scatter_figure(points: Sequence[dict[str, Any]], base_ms: float | None, metr
             spot = (point["ms"], point["score"])
             axes.plot(*spot, "o", color=colour, markersize=11 if main else 8, markerfacecolor=colour if main else "none")
             if main:
-                axes.annotate(point["model"], spot, (0, 10), textcoords="offset points", ha="center", weight="bold", color=colour)
+                axes.annotate(
+                    point.get("label", point["model"]),
+                    spot,
+                    (0, 10),
+                    textcoords="offset points",
+                    ha="center",
+                    weight="bold",
+                    color=colour,
+                )
         times = [p["ms"] for p in points] + ([] if base_ms is None else [base_ms])
         axes.set_xlim(min(times) / 2, max(times) * 2)
         _padded(axes, [p["score"] for p in points], 0.02)

@@ -1,9 +1,12 @@
 """The DAG. Read it top to bottom: every stage is one line, every arrow one directory."""
 
+from typing import Any
+
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 
 from components.benchmark.component import benchmark as measure
+from components.compare_cases.component import compare_cases
 from components.distill_targets.component import distill_targets
 from components.finetune_teacher.component import finetune_teacher
 from components.fingerprint_data.component import fingerprint_data
@@ -45,18 +48,54 @@ def build(how: Placement) -> GraphComponent:
         """
         finish = place(finish_run(tracking_uri=tracking_uri, experiment=experiment), how)
         with dsl.ExitHandler(finish, name="compress"):
-            version = place(fingerprint_data(config=data), how).set_caching_options(False).output
-            tracking = {"data_version": version, "tracking_uri": tracking_uri, "experiment": experiment}
-            shared = {**tracking, "seed": seed, "checkpoint_uri": checkpoint_uri}
-
-            rows = place(prepare_data(config=data, **tracking), how).outputs["dataset"]
-            tuned = place(finetune_teacher(config=teacher, dataset=rows, **shared), how).outputs["teacher"]
-            scored = place(distill_targets(config=targets, dataset=rows, teacher=tuned, **shared), how).outputs["targets"]
-            found = place(search_structure(config=search, teacher=tuned, targets=scored, **shared), how).outputs["searched"]
-            small = place(train_student(config=retrain, teacher=tuned, targets=scored, search=found, **shared), how)
-            model = small.outputs["student"]
-            parts = {"dataset": rows, "teacher": tuned, "targets": scored, "search": found, "student": model}
-            timed = place(measure(config=benchmark, **parts, **shared), how).outputs["benchmark_result"]
-            place(admit(config=register, dataset=rows, student=model, benchmark=timed, **shared), how)
+            settings = (data, teacher, targets, search, retrain, benchmark, register, seed)
+            compress(how, *settings, tracking_uri, experiment, checkpoint_uri)
 
     return adabert
+
+
+def build_sweep(how: Placement, parallelism: int) -> GraphComponent:
+    """Returns the pipeline that does the same for every case of a list, at most `parallelism` at a time, and compares them."""
+
+    @dsl.pipeline(name="adabert-sweep", description="Compress with several settings, data sets or seeds, and compare.")
+    def adabert_sweep(cases: list, tracking_uri: str, experiment: str, checkpoint_uri: str) -> None:
+        """Each case is {"name": what is particular to it, "seed": ..., and all seven sections}."""
+        finish = place(finish_run(tracking_uri=tracking_uri, experiment=experiment), how)
+        with dsl.ExitHandler(finish, name="sweep"):
+            with dsl.ParallelFor(items=cases, parallelism=parallelism, name="case") as case:
+                settings = (case.data, case.teacher, case.targets, case.search, case.retrain, case.benchmark, case.register)
+                timed = compress(how, *settings, case.seed, tracking_uri, experiment, checkpoint_uri)
+            place(compare_cases(cases=cases, reports=dsl.Collected(timed)), how)
+
+    return adabert_sweep
+
+
+def compress(
+    how: Placement,
+    data: Any,
+    teacher: Any,
+    targets: Any,
+    search: Any,
+    retrain: Any,
+    benchmark: Any,
+    register: Any,
+    seed: Any,
+    tracking_uri: Any,
+    experiment: Any,
+    checkpoint_uri: Any,
+) -> Any:
+    """Adds the stages to the pipeline being built, and returns the benchmark's directory."""
+    version = place(fingerprint_data(config=data), how).set_caching_options(False).output
+    tracking = {"data_version": version, "tracking_uri": tracking_uri, "experiment": experiment}
+    shared = {**tracking, "seed": seed, "checkpoint_uri": checkpoint_uri}
+
+    rows = place(prepare_data(config=data, **tracking), how).outputs["dataset"]
+    tuned = place(finetune_teacher(config=teacher, dataset=rows, **shared), how).outputs["teacher"]
+    scored = place(distill_targets(config=targets, dataset=rows, teacher=tuned, **shared), how).outputs["targets"]
+    found = place(search_structure(config=search, teacher=tuned, targets=scored, **shared), how).outputs["searched"]
+    small = place(train_student(config=retrain, teacher=tuned, targets=scored, search=found, **shared), how)
+    model = small.outputs["student"]
+    parts = {"dataset": rows, "teacher": tuned, "targets": scored, "search": found, "student": model}
+    timed = place(measure(config=benchmark, **parts, **shared), how).outputs["benchmark_result"]
+    place(admit(config=register, dataset=rows, student=model, benchmark=timed, **shared), how)
+    return timed

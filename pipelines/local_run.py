@@ -54,7 +54,7 @@ def run_local(config: RunConfig, output: Path, *, cache: bool, containers: Conta
     sentence = tasks / "error.txt"  # below what a container sees
     tasks.mkdir(parents=True, exist_ok=True)
     sentence.unlink(missing_ok=True)
-    config = _reachable(config, containers.artifact_uri) if containers else _absolute(config)
+    config = _reachable(config, containers.artifact_uri) if containers else absolute(config)
     image, checkpoints = default_image(), str(output / "checkpoints")
     if containers:
         image, checkpoints = containers.image, containers.checkpoint_uri
@@ -108,7 +108,7 @@ def _docker_runner(containers: Containers, told: dict[str, str]) -> local.Docker
         raise UserError("--runner docker needs the Python package docker: pip install docker.") from error
 
 
-def _absolute(config: RunConfig) -> RunConfig:
+def absolute(config: RunConfig) -> RunConfig:
     """Paths as seen from here, since a task may run elsewhere."""
     uri, source, model = config.tracking_uri, config.data.source, config.teacher.model
     if uri.startswith("sqlite:///"):

@@ -19,6 +19,7 @@ RESOURCES = {
     "benchmark": CPU,
     "register": SMALL,
     "finish_run": SMALL,
+    "compare_cases": SMALL,
 }
 
 RETRY_WINDOW = "172800s"  # from the first attempt's start; KFP's default of one hour would end all retries of a long stage

@@ -23,6 +23,7 @@ from pipelines.compiled import (
 from pipelines.local_run import Containers, run_local
 from pipelines.remote_commands import schedule, submit
 from pipelines.resources import Placement
+from pipelines.sweep import sweep
 
 
 @click.group()
@@ -75,6 +76,7 @@ def local_command(
 
 cli.add_command(submit)
 cli.add_command(schedule)
+cli.add_command(sweep)
 
 
 def main() -> None:

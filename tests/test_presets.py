@@ -98,6 +98,11 @@ def test_imports_go_one_way(package: str, forbidden: set[str]) -> None:
         assert not imports_of(path) & forbidden, path
 
 
+def test_one_place_opens_s3() -> None:
+    opened = {path.name for path in (ROOT / "adabert_core").rglob("*.py") if imports_of(path) & {"boto3", "botocore"}}
+    assert opened == {"s3.py", "doctor.py"}  # the doctor looks for credentials
+
+
 def test_components_are_thin() -> None:
     for path in (ROOT / "components").glob("*/component.py"):
         tree = ast.parse(path.read_text())

@@ -1,0 +1,89 @@
+"""Several runs side by side: a sweep's table, its Pareto set, and the spread over seeds.
+
+Comes in: names of cases and the directories their benchmarks wrote. Goes out: comparison.json and comparison.html.
+"""
+
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from adabert_core import plots
+from adabert_core.artifacts import write_json
+from adabert_core.report import headline_latency, load_report, matching
+
+_SEED = re.compile(r"\s*\bseed=\S+")
+
+
+def compare(names: list[str], benchmarks: list[Path], output: Path) -> dict[str, Any]:
+    """Returns rows (one per case), groups (cases that differ in nothing but the seed) and the metric; writes both files."""
+    reports = [load_report(path)[0] for path in benchmarks]
+    rows = [case_row(name, report) for name, report in zip(names, reports, strict=True)]
+    for row in rows:
+        row["pareto"] = not any(dominates(other, row) for other in rows)
+    found = {"rows": rows, "groups": grouped(rows)}
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "comparison.json", found)
+    base = matching(reports[0], "bert-base", headline_latency(reports[0]))
+    points = [
+        {
+            "model": "student",
+            "runtime": "onnx" if row["pareto"] else "",
+            "ms": row["p50_ms"],
+            "score": row["score"],
+            "label": row["name"],
+        }
+        for row in sorted(rows, key=lambda row: not row["pareto"])
+    ]
+    metric = reports[0]["metric"].replace("_", " ")
+    loader = PackageLoader("adabert_core", "templates")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("comparison.html.j2").render(
+        metric=metric, scatter=plots.scatter_figure(points, base["p50_ms"] if base else None, metric), **found
+    )
+    (output / "comparison.html").write_text(page, encoding="utf-8", newline="\n")
+    return found
+
+
+def case_row(name: str, report: dict[str, Any]) -> dict[str, Any]:
+    """The figures by which cases are compared."""
+    row = headline_latency(report)
+    return {
+        "name": name,
+        "data_version": report["data_version"],
+        "score": report["student"]["metrics"]["test"]["onnx"]["score"],
+        "teacher_score": report["teacher"]["metrics"]["test"]["score"],
+        "retention": report["retention"],
+        "parameters": report["student"]["parameters"],
+        "depth": report["student"]["genotype"]["depth"],
+        "p50_ms": row["p50_ms"],
+        "speedup_vs_bert_base": row.get("speedup_vs_bert_base"),
+    }
+
+
+def dominates(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """True where `one` is at least as good and as fast on the same data, and better in one of both."""
+    if one["data_version"] != other["data_version"]:
+        return False
+    at_least = one["score"] >= other["score"] and one["p50_ms"] <= other["p50_ms"]
+    return at_least and (one["score"] > other["score"] or one["p50_ms"] < other["p50_ms"])
+
+
+def grouped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation of score, retention and milliseconds over the seeds of a setting, settings in order."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(_SEED.sub("", row["name"]).strip() or "all", []).append(row)
+    return [
+        {"name": name, "count": len(part)}
+        | {
+            key: {
+                "mean": statistics.fmean(row[key] for row in part),
+                "deviation": statistics.stdev(row[key] for row in part) if len(part) > 1 else None,
+            }
+            for key in ("score", "retention", "p50_ms")
+        }
+        for name, part in found.items()
+    ]

@@ -1,0 +1,94 @@
+"""python -m pipelines.run sweep: cases from a preset and what is to vary, and the one pipeline that runs them all.
+
+Comes in: a preset, overrides, `--vary KEY=A,B,...`. Goes out: an IR YAML for any Kubeflow Pipelines, or the comparison of a
+run on this machine.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import click
+from kfp import compiler, components, local
+
+from adabert_core.config import SECTIONS, load_run_config
+from adabert_core.errors import UserError
+from pipelines.adabert import build_sweep
+from pipelines.compiled import (
+    accelerator_option,
+    config_option,
+    default_image,
+    gpus_option,
+    image_option,
+    pipeline_parameters,
+    set_option,
+)
+from pipelines.local_run import absolute, narrowed_output
+from pipelines.resources import Placement
+
+
+def cases_of(config_path: Path, overrides: tuple[str, ...], vary: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Returns the cases of every combination: name, seed and all sections.
+
+    Raises:
+        UserError: something that is not KEY=A,B, a key that is not known, or an empty list.
+    """
+    choices = []
+    for words in vary:
+        key, separator, values = words.partition("=")
+        if not separator or not all(values.split(",")):
+            raise UserError(f"--vary {words}: write it as key=value,value, for example --vary seed=0,1,2.")
+        choices.append([f"{key}={value}" for value in values.split(",")])
+    cases = []
+    for chosen in itertools.product(*choices):
+        config = absolute(load_run_config(config_path, (*overrides, *chosen)))
+        parameters = pipeline_parameters(config, "")
+        cases.append(
+            {"name": " ".join(chosen) or config.name, "seed": config.seed, **{name: parameters[name] for name in SECTIONS}}
+        )
+    return cases
+
+
+@click.command()
+@config_option
+@set_option
+@click.option("--vary", multiple=True, required=True, metavar="KEY=A,B", help="Every combination is a case, e.g. seed=0,1,2.")
+@click.option("--parallelism", default=4, show_default=True, help="Cases at a time on a cluster.")
+@gpus_option
+@accelerator_option
+@image_option
+@click.option("--checkpoint-uri", default="", help="Where checkpoints go; on this machine a folder of the run by default.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("build/adabert_sweep.yaml"), show_default=True)
+@click.option("--run", "folder", type=click.Path(path_type=Path), help="Run it here, in subprocesses, into this folder.")
+def sweep(
+    config_path: Path,
+    overrides: tuple[str, ...],
+    vary: tuple[str, ...],
+    parallelism: int,
+    gpus: int,
+    accelerator: str,
+    image: str,
+    checkpoint_uri: str,
+    output: Path,
+    folder: Path | None,
+) -> None:
+    """Write a sweep over seeds, data sets or settings as one pipeline, or run it on this machine."""
+    config = absolute(load_run_config(config_path, overrides))
+    place = checkpoint_uri or (str(folder.absolute() / "checkpoints") if folder else "")
+    shared = {"tracking_uri": config.tracking_uri, "experiment": config.experiment, "checkpoint_uri": place}
+    parameters = {"cases": cases_of(config_path, overrides, vary), **shared}
+    how = Placement(image or default_image(), gpus, accelerator)
+    if folder is not None:
+        output, how = folder / "kfp" / "pipeline.yaml", Placement(image or default_image(), gpus=0, retries=0)
+        parallelism = 1  # tasks of one machine would only take the cores from one another
+    output.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(build_sweep(how, parallelism), str(output), pipeline_parameters=parameters)
+    click.echo(f"wrote {output}: {len(parameters['cases'])} cases")
+    if folder is None:
+        return
+    root = (folder / "kfp").absolute()
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root / "tasks"), enable_caching=True)
+    with narrowed_output(root / "log.txt"):
+        components.load_component_from_file(str(output))(**parameters)
+    newest = max((root / "tasks").rglob("comparison.html"), key=lambda path: path.stat().st_mtime)
+    click.echo(f"comparison {newest}")
