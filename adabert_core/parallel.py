@@ -129,7 +129,7 @@ def run_on_many(
 def run_as_one_of_many(
     module: str, config: Any, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
 ) -> None:
-    """Runs a stage module as the process that torchrun's variables say; the directory is there for all when this returns."""
+    """Runs a stage module as the process that torchrun's variables say; the first of all leaves the directory on its node."""
     _work(_job(module, config, inputs, output, tracker, checkpoints))
 
 

@@ -110,6 +110,8 @@ def run_stage(
     count = wanted_processes(config)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # somebody's torchrun has started this process and its peers, on any number of nodes
         run_as_one_of_many(module, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
+        if os.environ["RANK"] != "0":  # the directory need not be on this node
+            return StageReport(name, output, {}, "", 0.0, 0)
     elif count == 1:
         return importlib.import_module(module).run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
     else:
