@@ -4,11 +4,14 @@ Comes in: a stage directory, a place. Goes out: the directory with its manifest 
 stage, a whole copy of its own. On a cluster KFP's launcher does this, and nothing here is used.
 """
 
+import contextlib
 import logging
+import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from adabert_core.artifacts import MANIFEST, Manifest, file_digest, parse_manifest
+from adabert_core.artifacts import MANIFEST, file_digest, parse_manifest
 from adabert_core.errors import RemoteError
 from adabert_core.s3 import fetch, open_place, push
 
@@ -47,10 +50,32 @@ def at_hand(folder: Path, scratch: Path) -> Path:
     if not pointer.is_file():
         return folder
     uri = pointer.read_text(encoding="utf-8")
-    copy = scratch / folder.name / uri.rpartition("/")[2]
-    fetch(uri, copy)
-    manifest: Manifest = parse_manifest(copy / MANIFEST)
+    return whole_copy(uri, scratch / folder.name / uri.rpartition("/")[2])
+
+
+def whole_copy(uri: str, folder: Path) -> Path:
+    """Downloads a stage directory and returns the folder.
+
+    Raises:
+        RemoteError: what is stored is not what its manifest says.
+    """
+    fetch(uri, folder)
+    manifest = parse_manifest(folder / MANIFEST)
     for name, digest in manifest.files.items():
-        if not (copy / name).is_file() or file_digest(copy / name) != digest:
+        if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise RemoteError(f"{uri}/{name} is missing or damaged: remove {uri} and run {manifest.stage} again.")
-    return copy
+    return folder
+
+
+@contextlib.contextmanager
+def stage_places(inputs: Mapping[str, str], output: str) -> Iterator[tuple[dict[str, Path], Path]]:
+    """Yields folders for stage directories that are paths or s3:// URIs; what was written is sent when the block ends well."""
+    with tempfile.TemporaryDirectory(prefix="adabert-stage-") as scratch:
+        paths = {
+            name: whole_copy(place, Path(scratch) / name) if place.startswith("s3://") else Path(place)
+            for name, place in inputs.items()
+        }
+        target = Path(scratch) / "output" if output.startswith("s3://") else Path(output)
+        yield paths, target
+        if target != Path(output) and (target / MANIFEST).is_file():  # of several processes only the first has written
+            push(target, output, last=MANIFEST)

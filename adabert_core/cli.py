@@ -127,31 +127,31 @@ def _stage_command(name: str) -> click.Command:
     def command(
         config_path: Path,
         overrides: tuple[str, ...],
-        output: Path,
+        output: str,
         checkpoint_uri: str,
         checkpoint_seconds: float,
-        **inputs: Path,
+        **inputs: str,
     ) -> None:
+        from adabert_core.artifact_store import stage_places
         from adabert_core.artifacts import digest_of
         from adabert_core.stages import run_stage
         from adabert_core.storage import Checkpoints, open_store
         from adabert_core.tracking import Tracker
 
         config = _local_tracking(load_run_config(config_path, overrides))
-        place = str(output.absolute())
-        store = open_store(checkpoint_uri or str(output.absolute().parent / "checkpoints"), digest_of(place)[:16])
+        place = output.rstrip("/") if output.startswith("s3://") else str(Path(output).absolute())
+        store = open_store(checkpoint_uri or f"{place.rpartition('/')[0]}/checkpoints", digest_of(place)[:16])
         tracker = Tracker(config.tracking_uri, config.experiment, place, config.name)
         checkpoints = Checkpoints(store, checkpoint_seconds)
-        run_stage(name, getattr(config, stage.section), inputs, output, tracker=tracker, checkpoints=checkpoints)
+        with stage_places(inputs, output) as (paths, target):
+            run_stage(name, getattr(config, stage.section), paths, target, tracker=tracker, checkpoints=checkpoints)
         tracker.finish_pipeline("FINISHED")
 
     decorated: Callable[..., Any] = command
     for key in reversed(stage.inputs):
-        option = click.option(
-            f"--{key}", type=click.Path(path_type=Path), required=True, help=f"Directory that {stage.inputs[key]} wrote."
-        )
+        option = click.option(f"--{key}", required=True, help=f"Directory that {stage.inputs[key]} wrote, or its s3:// URI.")
         decorated = option(decorated)
-    output = click.option("--output", type=click.Path(path_type=Path), required=True, help="Directory to write.")
+    output = click.option("--output", required=True, help="Directory to write, or an s3:// URI.")
     decorated = _config(_set(output(_checkpoint(_every(decorated)))))
     return click.command(name, help=f"Run the stage {name} alone.")(decorated)
 

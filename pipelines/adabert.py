@@ -9,6 +9,7 @@ from components.benchmark.component import benchmark as measure
 from components.compare_cases.component import compare_cases
 from components.distill_targets.component import distill_targets
 from components.finetune_teacher.component import finetune_teacher
+from components.finetune_teacher_on_nodes.component import finetune_teacher_on_nodes
 from components.fingerprint_data.component import fingerprint_data
 from components.finish_run.component import finish_run
 from components.prepare_data.component import prepare_data
@@ -90,7 +91,11 @@ def compress(
     shared = {**tracking, "seed": seed, "checkpoint_uri": checkpoint_uri}
 
     rows = place(prepare_data(config=data, **tracking), how).outputs["dataset"]
-    tuned = place(finetune_teacher(config=teacher, dataset=rows, **shared), how).outputs["teacher"]
+    if how.teacher_nodes > 1:
+        nodes = {"nodes": how.teacher_nodes, "gpus": how.gpus, "accelerator": how.accelerator, "image": how.image}
+        tuned = place(finetune_teacher_on_nodes(config=teacher, dataset=rows, **nodes, **shared), how).outputs["teacher"]
+    else:
+        tuned = place(finetune_teacher(config=teacher, dataset=rows, **shared), how).outputs["teacher"]
     scored = place(distill_targets(config=targets, dataset=rows, teacher=tuned, **shared), how).outputs["targets"]
     found = place(search_structure(config=search, teacher=tuned, targets=scored, **shared), how).outputs["searched"]
     small = place(train_student(config=retrain, teacher=tuned, targets=scored, search=found, **shared), how)

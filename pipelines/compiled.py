@@ -28,6 +28,9 @@ gpus_option = click.option(
 accelerator_option = click.option(
     "--accelerator", default="nvidia.com/gpu", show_default=True, help="Kind of GPU, e.g. nvidia.com/mig-1g.18gb."
 )
+nodes_option = click.option(
+    "--teacher-nodes", default=1, show_default=True, help="Fine-tune the teacher on so many nodes, by a TrainJob."
+)
 image_option = click.option("--image", default="", help="Image of all tasks; default: adabert-python:VERSION-COMMIT.")
 
 

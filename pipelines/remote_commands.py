@@ -23,6 +23,7 @@ from pipelines.compiled import (
     default_image,
     gpus_option,
     image_option,
+    nodes_option,
     pipeline_parameters,
     set_option,
 )
@@ -39,6 +40,7 @@ class Wanted:
     overrides: tuple[str, ...]
     gpus: int
     accelerator: str
+    teacher_nodes: int
     image: str
     experiment: str
     service_account: str
@@ -73,6 +75,7 @@ _job_options = _with(
     set_option,
     gpus_option,
     accelerator_option,
+    nodes_option,
     image_option,
     click.option("--experiment", default="", help="Made when missing; default: the preset's experiment."),
     click.option("--service-account", default="", help="Of the pods; default: the server's."),
@@ -163,7 +166,7 @@ def _prepare(server: Remote, wanted: Wanted, config: RunConfig) -> remote.Job:
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "adabert_pipeline.yaml"
         preset = load_run_config(wanted.config_path)
-        how = Placement(wanted.image or default_image(), wanted.gpus, wanted.accelerator)
+        how = Placement(wanted.image or default_image(), wanted.gpus, wanted.accelerator, teacher_nodes=wanted.teacher_nodes)
         compile_pipeline(preset, package, how, "", cache=not wanted.no_cache)
         version = remote.ensure_version(server, package)
     click.echo(f"pipeline   {remote.PIPELINE} {version.name}, {'uploaded' if version.new else 'there already'}")

@@ -20,6 +20,7 @@ RESOURCES = {
     "register": SMALL,
     "finish_run": SMALL,
     "compare_cases": SMALL,
+    "finetune_teacher_on_nodes": SMALL,
 }
 
 RETRY_WINDOW = "172800s"  # from the first attempt's start; KFP's default of one hour would end all retries of a long stage
@@ -42,12 +43,13 @@ _SECRETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """What all tasks share: the image, GPUs of each training stage and of which kind, and how often a failed one is retried."""
+    """What tasks share: the image, GPUs of each training stage and of which kind, retries; and the nodes of the teacher."""
 
     image: str
     gpus: int = 1
     accelerator: str = "nvidia.com/gpu"
     retries: int = 3
+    teacher_nodes: int = 1
 
 
 def place(task: PipelineTask, how: Placement) -> PipelineTask:

@@ -18,6 +18,7 @@ from pipelines.compiled import (
     default_image,
     gpus_option,
     image_option,
+    nodes_option,
     set_option,
 )
 from pipelines.local_run import Containers, run_local
@@ -36,14 +37,22 @@ def cli() -> None:
 @set_option
 @gpus_option
 @accelerator_option
+@nodes_option
 @click.option("--output", type=click.Path(path_type=Path), default=Path("build/adabert_pipeline.yaml"), show_default=True)
 @image_option
 @click.option("--checkpoint-uri", default="", help="Default of the pipeline's checkpoint_uri.")
 def compile_command(
-    config_path: Path, overrides: tuple[str, ...], gpus: int, accelerator: str, output: Path, image: str, checkpoint_uri: str
+    config_path: Path,
+    overrides: tuple[str, ...],
+    gpus: int,
+    accelerator: str,
+    teacher_nodes: int,
+    output: Path,
+    image: str,
+    checkpoint_uri: str,
 ) -> None:
     """Write the DAG as one IR YAML that `kfp run create -f` takes as it is."""
-    how = Placement(image or default_image(), gpus, accelerator)
+    how = Placement(image or default_image(), gpus, accelerator, teacher_nodes=teacher_nodes)
     compile_pipeline(load_run_config(config_path, overrides), output, how, checkpoint_uri)
     click.echo(f"wrote {output}")
 

@@ -1,0 +1,1 @@
+"""The finetune_teacher_on_nodes component."""
