@@ -49,8 +49,8 @@ def choose_by_trials(
 ) -> tuple[Genotype, list[dict[str, Any]]]:
     """Returns the genotype with the least objective, and all trials.
 
-    The first cell is tried at every depth 1..k_max, the others at the depth that was best for it; the best `finalists` of
-    all are tried once more with `final_steps`, and what they reach then decides.
+    The first cell is tried at depth k_max, k_max - 1, ... as long as that helps, the others at the depth that was best for
+    it; the best `finalists` of all are tried once more with `final_steps`, and what they reach then decides.
     """
     trials: list[dict[str, Any]] = []
 
@@ -58,7 +58,12 @@ def choose_by_trials(
         trials.append(run_trial(genotype, trial, k_max, checkpoints, f"{checkpoint_key}/{len(trials)}"))
         return trials[-1]["objective"]
 
-    tried = {cell: attempt(cell, trial) for cell in (dataclasses.replace(cells[0], depth=k + 1) for k in range(k_max))}
+    tried: dict[Genotype, float] = {}
+    for depth in range(k_max, 0, -1):
+        shallower = attempt(dataclasses.replace(cells[0], depth=depth), trial)
+        tried[dataclasses.replace(cells[0], depth=depth)] = shallower
+        if shallower > min(tried.values()):
+            break
     best_depth = min(tried, key=tried.__getitem__).depth
     tried |= {cell: attempt(cell, trial) for cell in (dataclasses.replace(cell, depth=best_depth) for cell in cells[1:])}
     if finalists > 1:

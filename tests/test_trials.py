@@ -32,10 +32,12 @@ def short_run(genotype):
     )
 
 
-def test_favourite_is_tried_at_every_depth_and_the_others_at_its_best(monkeypatch):
-    _, _, order = choose(monkeypatch, lambda genotype, steps: short_run(genotype))
+def test_favourite_gets_shallower_as_long_as_that_helps_and_the_others_have_its_best_depth(monkeypatch):
+    _, _, order = choose(monkeypatch, lambda genotype, steps: short_run(genotype), k_max=4)
     tried = [(operations, depth) for operations, depth, steps in order if steps == 250]
-    assert tried == [(FAVOURITE.operations, k) for k in (1, 2, 3)] + [(SECOND.operations, 2), (THIRD.operations, 2)]
+    assert tried == [(FAVOURITE.operations, k) for k in (4, 3, 2, 1)] + [(SECOND.operations, 2), (THIRD.operations, 2)]
+    _, _, order = choose(monkeypatch, lambda genotype, steps: short_run(genotype), k_max=2)
+    assert [depth for operations, depth, _ in order if operations == FAVOURITE.operations] == [2, 1, 2]
 
 
 def test_the_best_two_are_tried_longer_and_that_decides(monkeypatch):
