@@ -47,8 +47,12 @@ def train_student(
     checkpoints: Checkpoints,
     checkpoint_key: str,
     label: str = "student",
+    evaluate: bool = True,
 ) -> tuple[AdaBertForSequenceClassification, float]:
-    """Returns the trained student of a genotype, in evaluation mode on the CPU, and its validation score."""
+    """Returns the trained student of a genotype, in evaluation mode on the CPU, and its validation score.
+
+    Without `evaluate` it has the last averaged weights, and the score is minus infinity.
+    """
     accelerator = make_accelerator(config.device, config.precision)
     generator = seed_everything(config.seed)
     labels = targets.info["labels"]
@@ -68,7 +72,7 @@ def train_student(
     average = AveragedModel(student.network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     best = Best()
     likelihoods = targets.log_likelihoods.to(accelerator.device)
-    milestones = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)} | {steps}
+    milestones = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)} | {steps} if evaluate else set()
 
     def loss(index: np.ndarray, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         values, terms = distilled.losses(
@@ -116,7 +120,7 @@ def train_student(
         checkpoints=checkpoints,
         checkpoint_key=f"{checkpoint_key}/state",
     )
-    student.network.load_state_dict(best.weights)
+    student.network.load_state_dict(best.weights if evaluate else cast("AdaBertNetwork", average.module).state_dict())
     return student.cpu().eval(), best.score
 
 

@@ -88,6 +88,7 @@ def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpo
         checkpoints=checkpoints,
         checkpoint_key=key,
         label="trial",
+        evaluate=False,  # it is evaluated once, below
     )
     validation = trial.targets.validation
     rows = Collator(validation.rows, trial.teacher.template)
