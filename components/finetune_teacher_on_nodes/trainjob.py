@@ -103,7 +103,7 @@ def _run(job: dict[str, Any], poll_seconds: float) -> None:
     try:
         config.load_incluster_config()
     except config.ConfigException:
-        config.load_kube_config()
+        config.load_kube_config(os.environ.get("KUBECONFIG"))  # the client itself reads the variable only once, when imported
     api, name = client.CustomObjectsApi(), job["metadata"]["name"]
     namespace = _NAMESPACE_FILE.read_text() if _NAMESPACE_FILE.is_file() else os.environ.get("ADABERT_NAMESPACE", "adabert")
     at = (_GROUP, _VERSION, namespace, _PLURAL)

@@ -106,7 +106,10 @@ def test_a_kill_loses_no_more_than_the_last_interval(
     undisturbed: Path, stack_environment: dict[str, str], tmp_path: Path
 ) -> None:
     place = f"s3://adabert-checkpoints/{uuid.uuid4().hex}"
-    words = [*arguments("search", undisturbed, tmp_path / "out", place), *long_settings("search.max_steps=100000")]
+    words = [
+        *arguments("search", undisturbed, tmp_path / "out", place),
+        *long_settings("search.max_steps=100000", "search.epochs=100000"),
+    ]
     first = start(*words)
     assert first.stdout is not None
     shown = next(line for line in first.stdout if "/100000" in line)  # the first line of progress, after some seconds
