@@ -200,13 +200,21 @@ def test_killed_run_started_again_ends_with_the_same_result(
     assert test_metrics(output) == test_metrics(in_process)
 
 
+def written_at(path: Path) -> float | None:
+    """When a file was written; None if it has gone meanwhile, as the scratch of a checkpoint does."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
 def kill_in(process: subprocess.Popen[bytes], output: Path, stage: str) -> None:
     """Kills -9 as soon as the stage has left its third checkpoint or so."""
     seen = 0
     last: float | None = None
     for _ in range(60_000):
         states = list((output / "checkpoints" / stage).rglob("state.pt"))
-        stamp = max((state.stat().st_mtime for state in states if state.exists()), default=None)
+        stamp = max((written for state in states if (written := written_at(state))), default=None)
         if stamp is not None and stamp != last:
             seen, last = seen + 1, stamp
         if seen >= 4:
