@@ -1,7 +1,8 @@
-"""Stage directories passed through S3 where nothing else carries them: containers on one host, as pods do it on a cluster.
+"""Stage directories in S3, where nothing else carries them: between containers of one host, nodes of a TrainJob, and commands
+that name s3:// places. Between the tasks of a pipeline on a cluster KFP's launcher does it.
 
-Comes in: a stage directory, a place. Goes out: the directory with its manifest and the URI of the rest; and, for the next
-stage, a whole copy of its own. On a cluster KFP's launcher does this, and nothing here is used.
+Comes in: a stage directory, a place. Goes out: the directory with its manifest and the URI of the rest; or a whole copy whose
+digests were checked.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""python -m pipelines.run compile|local|submit|schedule: the DAG as a file, on this machine, on a cluster, every night.
+"""python -m pipelines.run compile|local|submit|schedule|sweep: the DAG as a file, here, on a cluster, every night, often.
 
 Comes in: a preset and overrides. Goes out: one IR YAML; or a run folder with one directory per stage, as `adabert run` leaves it.
 """
