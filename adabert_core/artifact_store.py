@@ -1,6 +1,6 @@
-"""Stage directories in S3, where nothing else carries them: between containers of one host, nodes of a TrainJob, and commands
-that name s3:// places. Between the tasks of a pipeline on a cluster KFP's launcher does it.
+"""Stage directories in S3, where nothing else carries them: between containers, nodes of a TrainJob, and commands.
 
+On a cluster KFP's launcher does it between the tasks of a pipeline.
 Comes in: a stage directory, a place. Goes out: the directory with its manifest and the URI of the rest; or a whole copy whose
 digests were checked.
 """
