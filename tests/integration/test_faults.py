@@ -40,8 +40,10 @@ def test_s3_killed_again_and_again_while_checkpoints_are_written(
     undisturbed: Path, stack: Stack, stack_environment: dict[str, str], tmp_path: Path
 ) -> None:
     place = f"s3://adabert-checkpoints/{uuid.uuid4().hex}"
-    words = arguments("retrain", undisturbed, tmp_path / "out", place)
+    longer = long_settings("retrain.max_steps=6000", "retrain.epochs=6000")  # longer than the outages, on a fast machine too
+    words = [*arguments("retrain", undisturbed, tmp_path / "out", place), *longer]
     process = start(*words)
+    alone = start(*arguments("retrain", undisturbed, tmp_path / "alone", str(tmp_path / "checkpoints")), *longer)
     wait_for_seal(place, alive=lambda: process.poll() is None)
     for _ in range(2):
         server = stack.s3.daemon.process()
@@ -50,11 +52,13 @@ def test_s3_killed_again_and_again_while_checkpoints_are_written(
         time.sleep(2)
         stack.up()
         time.sleep(1)
+    assert process.poll() is None, "the stage ended before it could be killed"
     process.kill()
-    process.wait()
+    process.communicate()
     said = ended(start(*words))
     assert "resumed at step" in said
-    assert digest(tmp_path, "out") == digest(undisturbed, "retrain")
+    ended(alone)
+    assert digest(tmp_path, "out") == digest(tmp_path, "alone")
 
 
 def test_mlflow_away_and_back_loses_no_figure(
