@@ -60,11 +60,13 @@ def whole_copy(uri: str, folder: Path) -> Path:
     Raises:
         RemoteError: what is stored is not what its manifest says.
     """
+    started = time.perf_counter()
     fetch(uri, folder)
     manifest = parse_manifest(folder / MANIFEST)
     for name, digest in manifest.files.items():
         if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise RemoteError(f"{uri}/{name} is missing or damaged: remove {uri} and run {manifest.stage} again.")
+    log.info("%s: fetched from %s, %.1f s", manifest.stage, uri, time.perf_counter() - started)
     return folder
 
 

@@ -21,7 +21,7 @@ RESULTS = {  # what must not depend on how or how often a run was started
 }
 
 
-def settings(source: Path, teacher: Path, tracking: str = "") -> list[str]:
+def settings(source: Path | str, teacher: Path, tracking: str = "") -> list[str]:
     values = {
         "data.source": source,
         "data.max_train_rows": "null",
