@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_TEXTS_AT_ONCE = 16_384
+
 
 @dataclasses.dataclass(frozen=True)
 class Ragged:
@@ -125,13 +127,19 @@ def tokenize(tokenizer: Any, template: Template, text_a: list[str], text_b: list
     Pairs are cut longest first, as the tokenizer itself would.
     """
     budget = max_length - template.size
-    a = Ragged.of(tokenizer(text_a, add_special_tokens=False, verbose=False)["input_ids"])
+    a = _token_ids(tokenizer, text_a)
     if text_b is None:
         return TokenRows(a.take(np.arange(len(a)), lengths=np.minimum(a.lengths, budget)), None)
-    b = Ragged.of(tokenizer(text_b, add_special_tokens=False, verbose=False)["input_ids"])
+    b = _token_ids(tokenizer, text_b)
     keep_a, keep_b = longest_first(a.lengths, b.lengths, budget)
     rows = np.arange(len(a))
     return TokenRows(a.take(rows, lengths=keep_a), b.take(rows, lengths=keep_b))
+
+
+def _token_ids(tokenizer: Any, texts: list[str]) -> Ragged:
+    """Ids of all texts, some thousand texts at a time: what a tokenizer returns takes a hundred times the room of its ids."""
+    parts = [texts[first : first + _TEXTS_AT_ONCE] for first in range(0, len(texts), _TEXTS_AT_ONCE)] or [[]]
+    return Ragged.concatenate([Ragged.of(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]) for part in parts])
 
 
 def longest_first(length_a: np.ndarray, length_b: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:

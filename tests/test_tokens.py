@@ -111,3 +111,16 @@ def test_rows_of_pairs_stay_together():
 def test_length_sorted_holds_every_row_once():
     batches = length_sorted(np.array([5, 1, 4, 1, 9]), 2)
     assert [batch.tolist() for batch in batches] == [[1, 3], [2, 0], [4]]
+
+
+@pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
+def test_texts_tokenised_a_few_at_a_time_are_the_same_rows(tokenizer, pair, monkeypatch):
+    first, second = texts(23, 12, seed=6), texts(23, 12, seed=7)
+    template = Template.of(tokenizer, pair)
+    whole = tokenize(tokenizer, template, first, second if pair else None, 16)
+    monkeypatch.setattr("adabert_core.tokens._TEXTS_AT_ONCE", 5)
+    pieces = tokenize(tokenizer, template, first, second if pair else None, 16)
+    for one, other in ((whole.a, pieces.a), (whole.b, pieces.b)) if pair else ((whole.a, pieces.a),):
+        assert one.values.dtype == other.values.dtype == np.int32
+        assert one.values.tolist() == other.values.tolist()
+        assert one.offsets.tolist() == other.offsets.tolist()
