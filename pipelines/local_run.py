@@ -80,6 +80,11 @@ def run_local(config: RunConfig, output: Path, *, cache: bool, containers: Conta
 
 
 def _subprocess_runner(told: dict[str, str]) -> local.SubprocessRunner:
+    if " " in sys.executable:  # KFP puts the path into a shell's command line as it is
+        raise UserError(
+            f"KFP's local runner cannot start {sys.executable}, whose path has a space: move this checkout, or use `adabert run`, "
+            "which does the same in one process."
+        )
     os.environ.update(told)
     return local.SubprocessRunner(use_venv=False)
 
