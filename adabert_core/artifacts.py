@@ -69,8 +69,11 @@ def git_sha() -> str:
 
 
 @contextlib.contextmanager
-def whole_directory(target: Path) -> Iterator[Path]:
-    """Yields a temporary sibling that becomes `target` when the block ends well, and vanishes when it does not."""
+def whole_directory(target: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yields a temporary sibling that becomes `target` when the block ends well, and vanishes when it does not.
+
+    What stands there gives way to it; without `replace` it stays, so that of two writers of one content the first to end wins.
+    """
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     recover(target)
@@ -79,7 +82,10 @@ def whole_directory(target: Path) -> Iterator[Path]:
     try:
         yield scratch
         sync_tree(scratch)
-        replace_directory(scratch, target)
+        if replace:
+            replace_directory(scratch, target)
+        else:
+            _rename_unless_there(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -93,6 +99,14 @@ def replace_directory(source: Path, target: Path) -> None:
     source.rename(target)
     shutil.rmtree(old, ignore_errors=True)
     _sync(target.parent)
+
+
+def _rename_unless_there(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def recover(target: Path) -> None:

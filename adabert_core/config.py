@@ -40,7 +40,7 @@ class DataConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TeacherConfig:
-    """Fine-tuning of the teacher: builtin:minilm, a local folder or a hub id."""
+    """Fine-tuning of the teacher: builtin:minilm or builtin:mpnet, a folder here or on S3, or a hub id."""
 
     model: str = "builtin:minilm"
     epochs: Count = 3
