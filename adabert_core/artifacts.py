@@ -25,7 +25,10 @@ MANIFEST = "manifest.json"
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a stage directory says of itself. `files` maps a relative path to its sha256."""
+    """What a stage directory says of itself.
+
+    `files` maps a relative path to its sha256; `outside` names the content that the config points at outside of the run.
+    """
 
     stage: str
     config: dict[str, Any]
@@ -38,6 +41,7 @@ class Manifest:
     peak_memory_bytes: int
     package_version: str = __version__
     git_sha: str = ""
+    outside: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -124,6 +128,18 @@ def recover(target: Path) -> None:
 
 def _old(target: Path) -> Path:
     return target.parent / f".{target.name}.old"
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Gives `target`, which may be there, the files of `source`: hard links, or copies on another file system."""
+    shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 def sync_tree(root: Path) -> None:

@@ -21,11 +21,19 @@ from typing import TextIO
 from kfp import components, local
 
 from adabert_core.artifact_store import at_hand
-from adabert_core.artifacts import MANIFEST, Manifest, digest_of, file_digest, list_files, parse_manifest, read_manifest
+from adabert_core.artifacts import (
+    MANIFEST,
+    Manifest,
+    digest_of,
+    file_digest,
+    link_tree,
+    list_files,
+    parse_manifest,
+    read_manifest,
+)
 from adabert_core.config import RunConfig
-from adabert_core.data.prepare import fingerprint
 from adabert_core.errors import UserError
-from adabert_core.stages import STAGES
+from adabert_core.stages import STAGES, outside_content
 from pipelines.compiled import compile_pipeline, default_image, pipeline_parameters
 from pipelines.resources import Placement
 
@@ -194,7 +202,7 @@ def _tail(log: Path, lines: int = 40) -> str:
 
 
 def collect(tasks: Path, output: Path, config: RunConfig) -> None:
-    """Puts into `output/STAGE` the directory of every stage that this config and these rows lead to, from KFP's tree.
+    """Puts into `output/STAGE` the directory of every stage that this config leads to as things are, from KFP's tree.
 
     Which one that is follows from the manifests, stage by stage: with caching, the newest need not be the right one.
     """
@@ -205,23 +213,14 @@ def collect(tasks: Path, output: Path, config: RunConfig) -> None:
     for stage, about in STAGES.items():
         shutil.rmtree(output / stage, ignore_errors=True)
         parents = {key: chosen[name].digest for key, name in about.inputs.items() if name in chosen}
+        settings = getattr(config, about.section)
+        outside = outside_content(stage, settings) if found[stage] else ""
+        wanted = (dataclasses.asdict(settings), parents, outside)
         for folder in found[stage]:
             manifest = parse_manifest(folder / MANIFEST)
-            same_rows = stage != "prepare_data" or manifest.data_version == fingerprint(config.data)
-            if (
-                same_rows
-                and manifest.config == dataclasses.asdict(getattr(config, about.section))
-                and manifest.parents == parents
-            ):
+            if (manifest.config, manifest.parents, manifest.outside) == wanted:
                 with tempfile.TemporaryDirectory(dir=output) as scratch:
                     whole = at_hand(folder, Path(scratch))
                     chosen[stage] = read_manifest(whole, stage)
-                    shutil.copytree(whole, output / stage, copy_function=_link)
+                    link_tree(whole, output / stage)
                 break
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)

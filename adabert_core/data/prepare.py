@@ -38,7 +38,7 @@ def run(config: DataConfig, inputs: dict[str, Path], output: Path, *, tracker: T
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         text_columns, parts, names, removed = _read(config)
         metric = choose_metric(config.metric, parts["train"]["label"])
-        frame.data_version = data_version(parts, names)
+        frame.data_version = frame.outside = data_version(parts, names)
         frame.metrics.update({f"{split}_rows": float(len(part)) for split, part in parts.items()}, classes=float(len(names)))
         for split, part in parts.items():
             write_split(frame.path / f"{split}.parquet", part)

