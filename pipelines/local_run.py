@@ -118,15 +118,18 @@ def _docker_runner(containers: Containers, told: dict[str, str]) -> local.Docker
 
 def absolute(config: RunConfig) -> RunConfig:
     """Paths as seen from here, since a task may run elsewhere."""
-    uri, source, model = config.tracking_uri, config.data.source, config.teacher.model
+    uri, model = config.tracking_uri, config.teacher.model
     if uri.startswith("sqlite:///"):
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
-    data, teacher = config.data, config.teacher
-    if Path(source).exists():
-        data = dataclasses.replace(data, source=str(Path(source).absolute()))
+    teacher, rows, more = config.teacher, config.data.source, config.data.unlabeled
+    data = dataclasses.replace(config.data, source=_absolute(rows), unlabeled=more and _absolute(more))
     if Path(model).is_dir():
         teacher = dataclasses.replace(teacher, model=str(Path(model).absolute()))
     return dataclasses.replace(config, tracking_uri=uri, data=data, teacher=teacher)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if Path(path).exists() else path
 
 
 def _reachable(config: RunConfig, place: str) -> RunConfig:
@@ -136,12 +139,15 @@ def _reachable(config: RunConfig, place: str) -> RunConfig:
         raise UserError(
             "containers cannot share a sqlite file: set MLFLOW_TRACKING_URI to a server, or tracking_uri='' for none."
         )
-    data, teacher = config.data, config.teacher
-    if Path(data.source).expanduser().exists():
-        data = dataclasses.replace(data, source=_uploaded(Path(data.source).expanduser(), place))
+    teacher, rows, more = config.teacher, config.data.source, config.data.unlabeled
+    data = dataclasses.replace(config.data, source=_sent(rows, place), unlabeled=more and _sent(more, place))
     if Path(teacher.model).is_dir():
         teacher = dataclasses.replace(teacher, model=_uploaded(Path(teacher.model), place))
     return dataclasses.replace(config, tracking_uri=uri, data=data, teacher=teacher)
+
+
+def _sent(path: str, place: str) -> str:
+    return _uploaded(Path(path).expanduser(), place) if Path(path).expanduser().exists() else path
 
 
 def _uploaded(path: Path, place: str) -> str:
