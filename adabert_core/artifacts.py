@@ -25,7 +25,10 @@ MANIFEST = "manifest.json"
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a stage directory says of itself. `files` maps a relative path to its sha256."""
+    """What a stage directory says of itself.
+
+    `files` maps a relative path to its sha256; `outside` names the content that the config points at outside of the run.
+    """
 
     stage: str
     config: dict[str, Any]
@@ -38,6 +41,7 @@ class Manifest:
     peak_memory_bytes: int
     package_version: str = __version__
     git_sha: str = ""
+    outside: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -69,8 +73,11 @@ def git_sha() -> str:
 
 
 @contextlib.contextmanager
-def whole_directory(target: Path) -> Iterator[Path]:
-    """Yields a temporary sibling that becomes `target` when the block ends well, and vanishes when it does not."""
+def whole_directory(target: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yields a temporary sibling that becomes `target` when the block ends well, and vanishes when it does not.
+
+    What stands there gives way to it; without `replace` it stays, so that of two writers of one content the first to end wins.
+    """
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     recover(target)
@@ -79,7 +86,10 @@ def whole_directory(target: Path) -> Iterator[Path]:
     try:
         yield scratch
         sync_tree(scratch)
-        replace_directory(scratch, target)
+        if replace:
+            replace_directory(scratch, target)
+        else:
+            _rename_unless_there(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -93,6 +103,14 @@ def replace_directory(source: Path, target: Path) -> None:
     source.rename(target)
     shutil.rmtree(old, ignore_errors=True)
     _sync(target.parent)
+
+
+def _rename_unless_there(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def recover(target: Path) -> None:
@@ -110,6 +128,18 @@ def recover(target: Path) -> None:
 
 def _old(target: Path) -> Path:
     return target.parent / f".{target.name}.old"
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Gives `target`, which may be there, the files of `source`: hard links, or copies on another file system."""
+    shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 def sync_tree(root: Path) -> None:

@@ -35,7 +35,21 @@ def cli() -> None:
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Run folder; one folder per stage goes into it.")
 @_checkpoint
 @_every
-def run(config_path: Path, overrides: tuple[str, ...], output: Path, checkpoint_uri: str, checkpoint_seconds: float) -> None:
+@click.option(
+    "--stage-cache",
+    default="",
+    envvar="ADABERT_STAGE_CACHE",
+    metavar="FOLDER",
+    help="Keep teachers, targets, searches and students here, and take those made from the same rows and settings before.",
+)
+def run(
+    config_path: Path,
+    overrides: tuple[str, ...],
+    output: Path,
+    checkpoint_uri: str,
+    checkpoint_seconds: float,
+    stage_cache: str,
+) -> None:
     """Run all seven stages in this process; what is done already is kept.
 
     Example: adabert run --config pipelines/configs/quickstart.yaml --set data.source=reviews.csv --set data.text=body
@@ -44,7 +58,7 @@ def run(config_path: Path, overrides: tuple[str, ...], output: Path, checkpoint_
     from adabert_core.runner import run_all
 
     config = _local_tracking(load_run_config(config_path, overrides))
-    run_all(config, output, checkpoint_uri=checkpoint_uri, checkpoint_seconds=checkpoint_seconds)
+    run_all(config, output, checkpoint_uri=checkpoint_uri, checkpoint_seconds=checkpoint_seconds, stage_cache=stage_cache)
     show_report(output, config.tracking_uri)
 
 

@@ -29,6 +29,7 @@ class DataConfig:
     """Where the rows come from and how they are split. Splits are fixed by a hash of the text, not by the seed."""
 
     source: str = "builtin:movie-reviews"
+    unlabeled: str | None = None
     text: str | list[str] = "text"
     label: str = "label"
     task: Literal["auto", "classification"] = "auto"
@@ -40,7 +41,7 @@ class DataConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TeacherConfig:
-    """Fine-tuning of the teacher: builtin:minilm, a local folder or a hub id."""
+    """Fine-tuning of the teacher: builtin:minilm or builtin:mpnet, a folder here or on S3, or a hub id."""
 
     model: str = "builtin:minilm"
     epochs: Count = 3
@@ -59,10 +60,11 @@ class TeacherConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TargetsConfig:
-    """Probes of every teacher layer, and how much teacher-scored augmented text is added to the train split."""
+    """Probes of every teacher layer, and how much teacher-scored text, unlabeled and augmented, is added to the train split."""
 
     pooling: Literal["auto", "cls", "mean"] = "auto"
     probe_epochs: Count = 20
+    unlabeled_rows: Count | None = None
     augmented_rows: int = Field(default=60_000, ge=0)
     max_copies: int = Field(default=20, ge=0)
     augmented_tokens: Count | None = None
@@ -247,7 +249,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise UserError(f"--set {override}: {parent} is not a section.")
         node = child
-    text_key = key in {"data.source", "data.label", "data.text"} and not value.startswith("[")
+    text_key = key in {"data.source", "data.unlabeled", "data.label", "data.text"} and not value.startswith("[")
     try:
         node[leaf] = value if text_key else yaml.safe_load(value)
     except yaml.YAMLError as error:

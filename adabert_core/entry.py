@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from adabert_core.config import parse_section
 from adabert_core.errors import UserError
-from adabert_core.stages import STAGES, StageReport, run_stage
+from adabert_core.stages import STAGES, StageReport, outside_content, run_stage
 from adabert_core.storage import Checkpoints, open_store
 from adabert_core.tracking import Tracker
 
@@ -46,12 +46,12 @@ def run_component(
     raise AssertionError("unreachable: the block returns or the process has ended")
 
 
-def fingerprint_component(config: dict[str, Any]) -> str:
-    """Returns the data_version of the rows that a data config names, as they are now."""
-    from adabert_core.data.prepare import fingerprint
-
+def fingerprint_component(data: dict[str, Any], teacher: dict[str, Any]) -> str:
+    """Returns the data_version of the rows as they are now; a teacher's folder or s3:// prefix adds what is in it."""
     with _one_sentence():
-        return fingerprint(parse_section("data", _settings(config)))
+        rows = outside_content("prepare_data", parse_section("data", _settings(data)))
+        model = outside_content("finetune_teacher", parse_section("teacher", _settings(teacher)))
+        return f"{rows}-{model}" if model else rows
     raise AssertionError("unreachable: the block returns or the process has ended")
 
 

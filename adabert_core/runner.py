@@ -6,6 +6,7 @@ from pathlib import Path
 
 from adabert_core.artifacts import read_json
 from adabert_core.config import RunConfig
+from adabert_core.stage_cache import StageCache
 from adabert_core.stages import STAGES, StageReport, is_done, run_stage
 from adabert_core.storage import Checkpoints, open_store
 from adabert_core.tracking import Tracker
@@ -13,11 +14,15 @@ from adabert_core.tracking import Tracker
 log = logging.getLogger(__name__)
 
 
-def run_all(config: RunConfig, output: Path, *, checkpoint_uri: str = "", checkpoint_seconds: float = 60.0) -> list[StageReport]:
-    """Runs what is not done yet and returns the reports of the stages that ran.
+def run_all(
+    config: RunConfig, output: Path, *, checkpoint_uri: str = "", checkpoint_seconds: float = 60.0, stage_cache: str = ""
+) -> list[StageReport]:
+    """Runs what is not done yet and returns the reports of the stages that ran or were taken from the stage cache.
 
-    `output` gets one folder per stage. Checkpoints go to `checkpoint_uri`, by default a folder inside `output`.
+    `output` gets one folder per stage. Checkpoints go to `checkpoint_uri`, by default a folder inside `output`. A folder
+    `stage_cache` keeps the results of the long stages for other runs.
     """
+    run = StageCache(stage_cache).run_stage if stage_cache else run_stage
     pipeline_run, status = _pipeline_run(output), "FAILED"
     store = open_store(checkpoint_uri or str(output / "checkpoints"), pipeline_run)
     reports = []
@@ -30,7 +35,7 @@ def run_all(config: RunConfig, output: Path, *, checkpoint_uri: str = "", checkp
                 log.info("%s: done before, nothing to do", name)
                 continue
             checkpoints = Checkpoints(store, checkpoint_seconds)
-            reports.append(run_stage(name, settings, inputs, target, tracker=tracker, checkpoints=checkpoints))
+            reports.append(run(name, settings, inputs, target, tracker=tracker, checkpoints=checkpoints))
         status = "FINISHED"
     finally:
         if reports or status == "FAILED":

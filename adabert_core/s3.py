@@ -55,13 +55,17 @@ class S3Place:
             self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
 
     def keys(self, below: str = "") -> dict[str, int]:
-        """Key -> bytes of every object at or below a key (of the whole place by default), page by page."""
+        """Key -> bytes of every object at or below a key (of the whole place by default)."""
+        return {key: item["Size"] for key, item in self.objects(below).items()}
+
+    def objects(self, below: str = "") -> dict[str, Any]:
+        """Key -> what the server lists of every object at or below a key, page by page."""
         top = self._full(below)
         with self._sentences():
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=top)
             items = [item for page in pages for item in page.get("Contents", [])]
         return {
-            item["Key"].removeprefix(self.prefix).lstrip("/"): item["Size"]
+            item["Key"].removeprefix(self.prefix).lstrip("/"): item
             for item in items
             if not top or item["Key"] == top or item["Key"].startswith(f"{top}/")
         }
@@ -182,6 +186,16 @@ def fetch(uri: str, folder: Path) -> Path:
         if not key.endswith("/"):
             place.download(key, folder / key)
     return folder
+
+
+def versions(uri: str) -> dict[str, str]:
+    """Key -> size and ETag of every object at or below a URI: nothing is downloaded.
+
+    Raises:
+        UserError: the place does not answer.
+    """
+    open_place(uri, FEW_ATTEMPTS).probe()
+    return {key: f"{item['Size']} {item['ETag']}" for key, item in open_place(uri).objects().items()}
 
 
 def push(folder: Path, uri: str, last: str = "") -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from adabert_core import __version__
 from adabert_core.artifacts import Manifest, digest_of, git_sha, list_files, read_manifest, whole_directory, write_manifest
+from adabert_core.errors import UserError
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
 
@@ -81,6 +82,7 @@ class StageFrame:
     parents: dict[str, Manifest]
     checkpoint_key: str
     data_version: str
+    outside: str
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     report: StageReport | None = None
 
@@ -116,23 +118,54 @@ def run_stage(
         return importlib.import_module(module).run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
     else:
         run_on_many(count, module, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
+    return report_of(name, output)
+
+
+def report_of(name: str, output: Path) -> StageReport:
+    """What a finished stage directory told when it was made."""
     done = read_manifest(output, name)
     return StageReport(name, output, done.metrics, done.data_version, done.wall_seconds, done.peak_memory_bytes)
 
 
-def is_done(name: str, config: Any, inputs: dict[str, Path], output: Path) -> bool:
-    """True when `output` holds this stage's result for the same config and the same inputs."""
-    from adabert_core.errors import UserError
+def outside_content(name: str, config: Any) -> str:
+    """Names the content of what a stage reads besides its inputs, rows or a teacher's files; '' where its config says it all.
 
+    Both may have changed behind an unchanged path.
+    """
+    if name == "prepare_data":
+        from adabert_core.data.prepare import fingerprint  # here: it builds on this module
+
+        return fingerprint(config)
+    if name == "finetune_teacher":
+        from adabert_core.teacher_source import teacher_content
+
+        return teacher_content(config.model)
+    return ""
+
+
+def parent_digests(name: str, inputs: dict[str, Path]) -> dict[str, str]:
+    """Input name -> digest of the directory that is given for it, whose manifest is checked."""
+    return {key: read_manifest(inputs[key], stage).digest for key, stage in STAGES[name].inputs.items()}
+
+
+def result_key(name: str, config: dict[str, Any], parents: dict[str, str], outside: str) -> str:
+    """STAGE/DIGEST of all that a stage's result is a function of; `parents` are the digests of its inputs."""
+    return f"{name}/{digest_of([__version__, config, parents, outside])[:16]}"
+
+
+def is_done(name: str, config: Any, inputs: dict[str, Path], output: Path) -> bool:
+    """True when `output` holds this stage's result for the same config, the same inputs and the same content outside.
+
+    Raises:
+        UserError: what the config points at outside cannot be read.
+    """
     try:
         manifest = read_manifest(output, name)
-        parents = {key: read_manifest(inputs[key], stage).digest for key, stage in STAGES[name].inputs.items()}
+        parents = parent_digests(name, inputs)
     except UserError:
         return False
-    if manifest.package_version != __version__:
-        return False
-    same_source = name != "prepare_data"  # rows may have changed behind an unchanged path, so they are read again
-    return same_source and manifest.config == dataclasses.asdict(config) and manifest.parents == parents
+    same = (manifest.package_version, manifest.config, manifest.parents) == (__version__, dataclasses.asdict(config), parents)
+    return same and manifest.outside == outside_content(name, config)  # last: reading takes time
 
 
 @contextlib.contextmanager
@@ -144,13 +177,13 @@ def stage_frame(name: str, config: Any, inputs: dict[str, Path], output: Path, t
     settings = dataclasses.asdict(config)
     digests = {key: manifest.digest for key, manifest in parents.items()}
     data_version = next((manifest.data_version for manifest in parents.values()), "")
+    outside = outside_content(name, config) if parents else ""  # prepare_data says itself what it has found
     log.info("%s: started", name)
     tracker.start(name, settings)
     status = "FAILED"
     try:
         with whole_directory(output) as scratch:
-            key = f"{name}/{digest_of([settings, digests])[:16]}"
-            frame = StageFrame(scratch, parents, key, data_version)
+            frame = StageFrame(scratch, parents, result_key(name, settings, digests, outside), data_version, outside)
             yield frame
             seconds, peak = time.perf_counter() - started, peak_memory_bytes()
             manifest = Manifest(
@@ -164,6 +197,7 @@ def stage_frame(name: str, config: Any, inputs: dict[str, Path], output: Path, t
                 wall_seconds=round(seconds, 3),
                 peak_memory_bytes=peak,
                 git_sha=git_sha(),
+                outside=frame.outside,
             )
             write_manifest(scratch, manifest)
         tracker.metrics({**frame.metrics, "stage_seconds": seconds, "peak_memory_gb": peak / 1e9})

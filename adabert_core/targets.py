@@ -1,7 +1,8 @@
-"""Stage distill_targets: probes on every teacher layer, and their and the teacher's answers for real and augmented text.
+"""Stage distill_targets: probes on every teacher layer, and their and the teacher's answers for all text.
 
 Comes in: DatasetDir, TeacherDir. Goes out: TargetsDir, all that search and retraining read: token rows, labels (-1 where the
-label is not trusted), teacher logits and probe logits. Scoring goes shard by shard, and a killed stage keeps its shards.
+label is not trusted), teacher logits and probe logits, of the train split, unlabeled and augmented text in this order. Scoring
+goes shard by shard, and a killed stage keeps its shards.
 """
 
 import logging
@@ -65,20 +66,24 @@ def run(
             checkpoints.save(f"{frame.checkpoint_key}/probes", saved)
         probes = Probes(saved["weight"], saved["bias"])
 
-        extra = augmented_rows(config, teacher, train_rows.rows, train.labels)
-        extra_teacher, extra_probes = scorer.score(Collator(extra, teacher.template), probes, "augmented")
+        extra = {"augmented": Collator(augmented_rows(config, teacher, train_rows.rows, train.labels), teacher.template)}
+        if unlabeled := dataset.unlabeled(config.unlabeled_rows):
+            extra = {"unlabeled": teacher.collator(unlabeled), **extra}
+        scored = [scorer.score(rows, probes, name) for name, rows in extra.items()]
+        counts = {f"{name}_rows": len(rows.rows) for name, rows in extra.items()}
+        labels = np.concatenate([train.labels, np.full(sum(counts.values()), -1)])
         kept_teacher, kept_probes = scorer.score(validation_rows, probes, "validation")
 
         TargetRows(
-            TokenRows.concatenate([train_rows.rows, extra]),
-            np.concatenate([train.labels, np.full(len(extra), -1)]),
-            np.concatenate([saved["teacher"].numpy(), extra_teacher]),
-            np.concatenate([saved["probes"].numpy(), extra_probes]),
+            TokenRows.concatenate([train_rows.rows, *(rows.rows for rows in extra.values())]),
+            labels,
+            np.concatenate([saved["teacher"].numpy(), *(logits for logits, _ in scored)]),
+            np.concatenate([saved["probes"].numpy(), *(logits for _, logits in scored)]),
         ).save(frame.path / "train")
         TargetRows(validation_rows.rows, validation.labels, kept_teacher, kept_probes).save(frame.path / "validation")
         save_file({"weight": probes.weight.contiguous(), "bias": probes.bias.contiguous()}, frame.path / "probes.safetensors")
-        counts = np.bincount(all_tokens(train_rows.rows), minlength=vocabulary_of(teacher))
-        save_file(word_vectors(teacher, counts, accelerator), frame.path / "vectors.safetensors")
+        uses = np.bincount(all_tokens(train_rows.rows), minlength=vocabulary_of(teacher))
+        save_file(word_vectors(teacher, uses, accelerator), frame.path / "vectors.safetensors")
         accuracy = (kept_probes.argmax(-1) == validation.labels[:, None]).mean(0)
         likelihood = mean_log_likelihood(saved["probes"].numpy(), train.labels)
         write_json(
@@ -92,12 +97,12 @@ def run(
                 "probe_accuracy": accuracy.tolist(),
                 "probe_log_likelihood": likelihood.tolist(),
                 "real_rows": len(train.labels),
-                "augmented_rows": len(extra),
+                **counts,
             },
         )
         for layer, value in enumerate(accuracy.tolist()):
             tracker.metrics({"probe_validation_accuracy": value}, layer)
-        frame.metrics.update({"rows": len(train.labels) + len(extra), "last_probe_validation_accuracy": float(accuracy[-1])})
+        frame.metrics.update({"rows": len(labels), "last_probe_validation_accuracy": float(accuracy[-1])})
         log.info("probes, layers 0..%d, validation accuracy: %s", len(accuracy) - 1, " ".join(f"{v:.3f}" for v in accuracy))
     checkpoints.clear(frame.checkpoint_key)
     return frame.finished

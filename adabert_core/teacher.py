@@ -17,13 +17,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_
 
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import TeacherConfig
-from adabert_core.data.builtin import teacher_folder
+from adabert_core.data.builtin import known_teachers
 from adabert_core.data.dataset import Dataset, Split, read_dataset
 from adabert_core.errors import UserError
 from adabert_core.evaluate import Best, predict_logits, scores
 from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
+from adabert_core.teacher_source import teacher_files
 from adabert_core.tokens import Collator, Template, tokenize
 from adabert_core.tracking import Tracker
 from adabert_core.training import LengthBuckets, fit, total_steps
@@ -131,18 +132,7 @@ def new_teacher(name: str, labels: list[str], pair: bool, max_length: int) -> Te
     names = dict(enumerate(labels))
     head = {"num_labels": len(labels), "id2label": names, "label2id": {label: i for i, label in names.items()}}
     with tempfile.TemporaryDirectory(prefix="adabert-teacher-") as scratch:
-        return _load(_source(name, Path(scratch)), name, pair, max_length, ignore_mismatched_sizes=True, **head)
-
-
-def _source(name: str, scratch: Path) -> str:
-    """What `from_pretrained` takes: a builtin's folder, a copy of an s3:// folder, or the name as it is."""
-    if name.startswith("builtin:"):
-        return str(teacher_folder(name.removeprefix("builtin:")))
-    if name.startswith("s3://"):
-        from adabert_core.s3 import fetch  # here: boto3 takes its time, and most teachers come from elsewhere
-
-        return str(fetch(name, scratch))
-    return name
+        return _load(teacher_files(name, Path(scratch)), name, pair, max_length, ignore_mismatched_sizes=True, **head)
 
 
 def load_teacher(path: Path) -> Teacher:
@@ -166,7 +156,8 @@ def _load(source: str, name: str, pair: bool, max_length: int, **head: Any) -> T
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"teacher.model {name} cannot be loaded ({reason}); name builtin:minilm, a folder, s3://bucket/folder or a hub id."
+            f"teacher.model {name} cannot be loaded ({reason}); "
+            f"name {known_teachers()}, a folder, s3://bucket/folder or a hub id."
         ) from error
     finally:
         transformers.logging.set_verbosity(verbosity)

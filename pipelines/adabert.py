@@ -38,7 +38,7 @@ def build(how: Placement) -> GraphComponent:
     ) -> None:
         """Seven stages, one section of settings each.
 
-        0. fingerprint_data names the rows' content, so that unchanged data is a cache hit from here to the end.
+        0. fingerprint_data names the content of the rows and of a teacher's folder: unchanged, all from here on is a cache hit.
         1. prepare_data     reads, checks and splits the rows.
         2. finetune_teacher fine-tunes the teacher on them.
         3. distill_targets  probes its layers and scores real and augmented text.
@@ -86,7 +86,7 @@ def compress(
     checkpoint_uri: Any,
 ) -> Any:
     """Adds the stages to the pipeline being built, and returns the benchmark's directory."""
-    version = place(fingerprint_data(config=data), how).set_caching_options(False).output
+    version = place(fingerprint_data(config=data, teacher=teacher), how).set_caching_options(False).output
     tracking = {"data_version": version, "tracking_uri": tracking_uri, "experiment": experiment}
     shared = {**tracking, "seed": seed, "checkpoint_uri": checkpoint_uri}
 

@@ -21,11 +21,19 @@ from typing import TextIO
 from kfp import components, local
 
 from adabert_core.artifact_store import at_hand
-from adabert_core.artifacts import MANIFEST, Manifest, digest_of, file_digest, list_files, parse_manifest, read_manifest
+from adabert_core.artifacts import (
+    MANIFEST,
+    Manifest,
+    digest_of,
+    file_digest,
+    link_tree,
+    list_files,
+    parse_manifest,
+    read_manifest,
+)
 from adabert_core.config import RunConfig
-from adabert_core.data.prepare import fingerprint
 from adabert_core.errors import UserError
-from adabert_core.stages import STAGES
+from adabert_core.stages import STAGES, outside_content
 from pipelines.compiled import compile_pipeline, default_image, pipeline_parameters
 from pipelines.resources import Placement
 
@@ -82,8 +90,8 @@ def run_local(config: RunConfig, output: Path, *, cache: bool, containers: Conta
 def _subprocess_runner(told: dict[str, str]) -> local.SubprocessRunner:
     if " " in sys.executable:  # KFP puts the path into a shell's command line as it is
         raise UserError(
-            f"KFP's local runner cannot start {sys.executable}, whose path has a space: move this checkout, or use `adabert run`, "
-            "which does the same in one process."
+            f"KFP's local runner cannot start {sys.executable}, whose path has a space: move this checkout, or use "
+            "`adabert run`, which does the same in one process."
         )
     os.environ.update(told)
     return local.SubprocessRunner(use_venv=False)
@@ -115,15 +123,18 @@ def _docker_runner(containers: Containers, told: dict[str, str]) -> local.Docker
 
 def absolute(config: RunConfig) -> RunConfig:
     """Paths as seen from here, since a task may run elsewhere."""
-    uri, source, model = config.tracking_uri, config.data.source, config.teacher.model
+    uri, model = config.tracking_uri, config.teacher.model
     if uri.startswith("sqlite:///"):
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
-    data, teacher = config.data, config.teacher
-    if Path(source).exists():
-        data = dataclasses.replace(data, source=str(Path(source).absolute()))
+    teacher, rows, more = config.teacher, config.data.source, config.data.unlabeled
+    data = dataclasses.replace(config.data, source=_absolute(rows), unlabeled=more and _absolute(more))
     if Path(model).is_dir():
         teacher = dataclasses.replace(teacher, model=str(Path(model).absolute()))
     return dataclasses.replace(config, tracking_uri=uri, data=data, teacher=teacher)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if Path(path).exists() else path
 
 
 def _reachable(config: RunConfig, place: str) -> RunConfig:
@@ -133,12 +144,15 @@ def _reachable(config: RunConfig, place: str) -> RunConfig:
         raise UserError(
             "containers cannot share a sqlite file: set MLFLOW_TRACKING_URI to a server, or tracking_uri='' for none."
         )
-    data, teacher = config.data, config.teacher
-    if Path(data.source).expanduser().exists():
-        data = dataclasses.replace(data, source=_uploaded(Path(data.source).expanduser(), place))
+    teacher, rows, more = config.teacher, config.data.source, config.data.unlabeled
+    data = dataclasses.replace(config.data, source=_sent(rows, place), unlabeled=more and _sent(more, place))
     if Path(teacher.model).is_dir():
         teacher = dataclasses.replace(teacher, model=_uploaded(Path(teacher.model), place))
     return dataclasses.replace(config, tracking_uri=uri, data=data, teacher=teacher)
+
+
+def _sent(path: str, place: str) -> str:
+    return _uploaded(Path(path).expanduser(), place) if Path(path).expanduser().exists() else path
 
 
 def _uploaded(path: Path, place: str) -> str:
@@ -199,7 +213,7 @@ def _tail(log: Path, lines: int = 40) -> str:
 
 
 def collect(tasks: Path, output: Path, config: RunConfig) -> None:
-    """Puts into `output/STAGE` the directory of every stage that this config and these rows lead to, from KFP's tree.
+    """Puts into `output/STAGE` the directory of every stage that this config leads to as things are, from KFP's tree.
 
     Which one that is follows from the manifests, stage by stage: with caching, the newest need not be the right one.
     """
@@ -210,23 +224,14 @@ def collect(tasks: Path, output: Path, config: RunConfig) -> None:
     for stage, about in STAGES.items():
         shutil.rmtree(output / stage, ignore_errors=True)
         parents = {key: chosen[name].digest for key, name in about.inputs.items() if name in chosen}
+        settings = getattr(config, about.section)
+        outside = outside_content(stage, settings) if found[stage] else ""
+        wanted = (dataclasses.asdict(settings), parents, outside)
         for folder in found[stage]:
             manifest = parse_manifest(folder / MANIFEST)
-            same_rows = stage != "prepare_data" or manifest.data_version == fingerprint(config.data)
-            if (
-                same_rows
-                and manifest.config == dataclasses.asdict(getattr(config, about.section))
-                and manifest.parents == parents
-            ):
+            if (manifest.config, manifest.parents, manifest.outside) == wanted:
                 with tempfile.TemporaryDirectory(dir=output) as scratch:
                     whole = at_hand(folder, Path(scratch))
                     chosen[stage] = read_manifest(whole, stage)
-                    shutil.copytree(whole, output / stage, copy_function=_link)
+                    link_tree(whole, output / stage)
                 break
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)

@@ -33,6 +33,14 @@ def sentences(count: int, seed: int) -> list[tuple[str, str]]:
     return rows
 
 
+def replace_weights(teacher: Path) -> None:
+    """Writes other weights of the same shapes into a teacher's folder."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(teacher / "model.safetensors")
+    save_file({name: tensor * 1.5 for name, tensor in weights.items()}, teacher / "model.safetensors", {"format": "pt"})
+
+
 @pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 2 layers x 32 with random weights and a WordPiece tokenizer ([CLS] A [SEP] B [SEP], segments)."""

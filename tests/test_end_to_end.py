@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import replace_weights
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "pipelines" / "configs" / "smoke.yaml"
@@ -52,9 +56,10 @@ test_metrics.__test__ = False  # type: ignore[attr-defined]
 
 @pytest.fixture(scope="module")
 def in_process(tmp_path_factory: pytest.TempPathFactory, learnable_csv: Path, bert_folder: Path) -> Path:
-    """An undisturbed `adabert run` with tracking."""
+    """An undisturbed `adabert run` with tracking, whose stages are kept in the folder `cache` beside it."""
     output = tmp_path_factory.mktemp("runs") / "undisturbed"
     arguments = settings(learnable_csv, bert_folder, f"sqlite:///{output.parent}/mlflow.db")
+    arguments += ["--stage-cache", str(output.parent / "cache")]
     done = subprocess.run(command(output, *arguments), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "The student keeps" in done.stdout
@@ -81,6 +86,25 @@ def test_second_run_computes_nothing(in_process: Path, learnable_csv: Path, bert
     done = subprocess.run(command(in_process, *arguments), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert {stage: (in_process / stage).stat().st_mtime_ns for stage in RESULTS} == before
+
+
+def test_run_in_another_folder_takes_the_kept_stages_and_says_so(
+    in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADABERT_STAGE_CACHE", str(in_process.parent / "cache"))
+    arguments = settings(learnable_csv, bert_folder, f"sqlite:///{tmp_path}/mlflow.db")
+    done = subprocess.run(command(tmp_path / "second", *arguments), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"(\w+): taken from", done.stderr) == list(RESULTS)
+    assert not set(RESULTS) & set(re.findall(r"(\w+): started", done.stderr))
+    assert digests(tmp_path / "second") == digests(in_process)
+    assert test_metrics(tmp_path / "second") == test_metrics(in_process)
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs(["1"], filter_string="tags.`adabert.stage` = 'finetune_teacher'")
+    (kept,) = (in_process.parent / "cache" / "finetune_teacher").iterdir()
+    assert [run.data.tags["adabert.finetune_teacher.from"] for run in runs] == [f"finetune_teacher/{kept.name}"]
 
 
 def test_tracking_has_a_parent_a_child_per_stage_and_a_model_that_answers(in_process: Path) -> None:
@@ -140,15 +164,17 @@ def test_student_loads_as_a_hugging_face_model(code: str, in_process: Path) -> N
 def test_local_dag_gives_the_same_genotype_weights_and_metrics(
     in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path
 ) -> None:
-    output = tmp_path / "dag"
-    arguments = ["local", "--config", str(SMOKE), "--output", str(output), *settings(learnable_csv, bert_folder)]
+    output, teacher = tmp_path / "dag", tmp_path / "teacher"
+    shutil.copytree(bert_folder, teacher)
+    arguments = ["local", "--config", str(SMOKE), "--output", str(output), *settings(learnable_csv, teacher)]
     done = subprocess.run([sys.executable, "-m", "pipelines.run", *arguments], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert digests(output) == digests(in_process)
     assert test_metrics(output) == test_metrics(in_process)
+    shutil.copytree(bert_folder, teacher, dirs_exist_ok=True, copy_function=shutil.copyfile)  # the same bytes, written again
     again = subprocess.run([sys.executable, "-m", "pipelines.run", *arguments], capture_output=True, text=True, cwd=ROOT)
     assert again.returncode == 0, again.stderr
-    assert ": started" not in again.stdout  # unchanged data: every task but the fingerprint is a cache hit
+    assert ": started" not in again.stdout  # unchanged rows and teacher: every task but the fingerprint is a cache hit
     other = subprocess.run(
         [sys.executable, "-m", "pipelines.run", *arguments, "--set", "retrain.gamma=0.5"], capture_output=True, cwd=ROOT
     )
@@ -157,6 +183,11 @@ def test_local_dag_gives_the_same_genotype_weights_and_metrics(
     back = subprocess.run([sys.executable, "-m", "pipelines.run", *arguments], capture_output=True, cwd=ROOT)
     assert back.returncode == 0, back.stderr
     assert digests(output) == digests(in_process)  # from the cache, and not what ran last
+    replace_weights(teacher)
+    changed = subprocess.run([sys.executable, "-m", "pipelines.run", *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert changed.returncode == 0, changed.stderr
+    assert "finetune_teacher: started" in changed.stdout
+    assert digests(output)["finetune_teacher"] != digests(in_process)["finetune_teacher"]
 
 
 def test_imbalanced_pairs_of_three_classes_with_a_teacher_of_another_family(tmp_path: Path, roberta_folder: Path) -> None:

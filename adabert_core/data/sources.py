@@ -1,7 +1,7 @@
-"""Finds the rows that `data.source` names: builtin data, a hub dataset, a file or a folder of split files, here or on S3.
+"""Finds the rows that `data.source` and `data.unlabeled` name: builtin data, a hub dataset, a file or a folder, here or on S3.
 
 Comes in: the source. Goes out: a `Table` per published split, named train, validation or test. A source without
-published splits has only train; splits.py carves the others from it.
+published splits has only train; splits.py carves the others from it. Of unlabeled text every file or split counts.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ import importlib
 import logging
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +44,42 @@ def read_source(source: str, label: str) -> dict[str, Table]:
         return {"train": _read_builtin(source)}
     if source.startswith("hf:"):
         return _validation_as_test(_read_hub(source, label))
+    return _read_place(source, lambda folder: _validation_as_test(_read_folder(folder)))
+
+
+def read_unlabeled(source: str) -> dict[str, Table]:
+    """Returns the tables of a source by the name of the split or the file in a folder, whatever that is; labels are not needed.
+
+    Raises:
+        UserError: the source does not exist, cannot be reached or read, or is a folder without a readable file.
+    """
+    try:
+        if source.startswith("builtin:"):
+            return {"train": _read_builtin(source)}
+        if source.startswith("hf:"):
+            return {split: Table(f"{source} {split}", _frame_of(rows)) for split, rows in _load_hub(source).items()}
+        return _read_place(source, _read_all)
+    except UserError as error:
+        raise UserError(str(error).replace("data.source", "data.unlabeled")) from error
+
+
+def _read_place(source: str, read_folder: Callable[[Path], dict[str, Table]]) -> dict[str, Table]:
     if source.startswith("s3://"):
-        return _read_s3(source)
+        return _read_s3(source, read_folder)
     if "://" in source:
         raise UserError(f"data.source={source}: only paths, s3://, builtin: and hf: sources are read; copy the file here first.")
-    return _read_path(Path(source).expanduser())
+    return _read_path(Path(source).expanduser(), read_folder)
 
 
-def _read_path(path: Path) -> dict[str, Table]:
+def _read_path(path: Path, read_folder: Callable[[Path], dict[str, Table]]) -> dict[str, Table]:
     if path.is_dir():
-        return _validation_as_test(_read_folder(path))
+        return read_folder(path)
     if not path.is_file():
         raise UserError(f"data.source={path}: no such file or folder, seen from {Path.cwd()}; check the path.")
     return {"train": read_file(path)}
 
 
-def _read_s3(source: str) -> dict[str, Table]:
+def _read_s3(source: str, read_folder: Callable[[Path], dict[str, Table]]) -> dict[str, Table]:
     """Returns the tables of an object or of the objects below a prefix; errors name them by their URI."""
     from adabert_core.s3 import fetch  # here: boto3 takes its time, and most sources do without
 
@@ -66,7 +87,7 @@ def _read_s3(source: str) -> dict[str, Table]:
         path = fetch(source, Path(scratch))
         there = source.rstrip("/") if path == Path(scratch) else source.rpartition("/")[0]
         try:
-            tables = _read_path(path)
+            tables = _read_path(path, read_folder)
         except UserError as error:
             raise UserError(str(error).replace(scratch, there)) from error
         return {split: dataclasses.replace(table, name=table.name.replace(scratch, there)) for split, table in tables.items()}
@@ -97,6 +118,13 @@ def _read_folder(folder: Path) -> dict[str, Table]:
         seen = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise UserError(f"{folder} has no train file ({formats()}), only {seen}; name the files train, validation and test.")
     return {split: read_file(path) for split, path in found.items()}
+
+
+def _read_all(folder: Path) -> dict[str, Table]:
+    found = {path.name: read_file(path) for path in sorted(folder.iterdir()) if path.is_file() and file_format(path)}
+    if not found:
+        raise UserError(f"{folder} has no file that can be read ({formats()}); put the texts there in one.")
+    return found
 
 
 def _validation_as_test(tables: dict[str, Table]) -> dict[str, Table]:
@@ -149,13 +177,17 @@ def _load_hub(source: str) -> dict[str, Any]:
 
 
 def _hub_table(name: str, rows: Any, label: str) -> Table:
-    frame = rows.to_pandas().astype(object)
+    frame = _frame_of(rows)
     class_names = getattr(rows.features.get(label), "names", None)
     if class_names:
         codes = frame[label].where(frame[label] != _HIDDEN_LABEL, None)
         named = codes.map(dict(enumerate(class_names)))
         frame[label] = pd.Categorical(named, categories=class_names, ordered=True)
     return Table(name, frame)
+
+
+def _frame_of(rows: Any) -> pd.DataFrame:
+    return rows.to_pandas().astype(object)
 
 
 def _hides_labels(rows: Any, label: str) -> bool:

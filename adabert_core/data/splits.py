@@ -19,6 +19,7 @@ import pandas as pd
 from adabert_core.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+UNLABELED = "unlabeled"
 
 
 def with_keys(rows: pd.DataFrame) -> pd.DataFrame:
@@ -115,6 +116,20 @@ def _lend(places: np.ndarray, members: np.ndarray, points: np.ndarray, place: in
         low, high = bounds
         distance = np.maximum(low - points[lenders], points[lenders] - high)
         places[lenders[distance.argmin()]] = place
+
+
+def unlabeled_rows(rows: pd.DataFrame, splits: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Returns the different texts of `rows` that are in no split, and the counts of removed rows by reason.
+
+    Rows and splits have their keys. Nothing of validation or test may be trained on, and train's own texts have labels.
+    """
+    kept = rows.sort_values(["key", *(c for c in ("text_a", "text_b") if c in rows)]).drop_duplicates("key")
+    removed = {"unlabeled_duplicates": len(rows) - len(kept)}
+    for split, part in splits.items():
+        leaked = kept["key"].isin(part["key"])
+        removed[f"unlabeled_rows_in_{split}"] = int(leaked.sum())
+        kept = kept[~leaked]
+    return kept.reset_index(drop=True), removed
 
 
 def limit_train(splits: Mapping[str, pd.DataFrame], max_rows: int | None) -> tuple[dict[str, pd.DataFrame], int]:

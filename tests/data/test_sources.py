@@ -2,7 +2,7 @@ import datasets
 import pandas as pd
 import pytest
 
-from adabert_core.data.sources import read_source
+from adabert_core.data.sources import read_source, read_unlabeled
 from adabert_core.errors import UserError
 
 ROW = "text,label\na,1\n"
@@ -51,6 +51,26 @@ def test_source_that_cannot_be_read_is_one_sentence(source, sentence):
         read_source(source, "label")
 
 
+def test_every_readable_file_of_a_folder_is_unlabeled_text(write, tmp_path):
+    for name, content in {
+        "a.csv": "text\none\n",
+        "test.jsonl": '{"text": "two"}',
+        "README.md": "x",
+        "deep/b.csv": "text\nx\n",
+    }.items():
+        write(f"data/{name}", content)
+    tables = read_unlabeled(str(tmp_path / "data"))
+    assert {name: list(table.frame["text"]) for name, table in tables.items()} == {"a.csv": ["one"], "test.jsonl": ["two"]}
+    with pytest.raises(UserError, match=r"data/deep/c has no file that can be read \(\.csv"):
+        (tmp_path / "data" / "deep" / "c").mkdir()
+        read_unlabeled(str(tmp_path / "data" / "deep" / "c"))
+
+
+def test_unlabeled_source_that_cannot_be_read_names_its_setting():
+    with pytest.raises(UserError, match=r"^data\.unlabeled=https://host/rows\.csv: only paths"):
+        read_unlabeled("https://host/rows.csv")
+
+
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
@@ -95,6 +115,16 @@ def test_hub_test_split_with_hidden_labels_is_left_out(tmp_path, hub_cache):
     tables = read_source(saved_dataset(tmp_path / "saved", [-1, -1]), "label")
     assert {split: len(table.frame) for split, table in tables.items()} == {"train": 3, "test": 2}
     assert tables["test"].frame["text"][0] == "validation 0"
+
+
+def test_every_split_of_a_hub_dataset_is_unlabeled_text(tmp_path, hub_cache):
+    tables = read_unlabeled(saved_dataset(tmp_path / "saved", [-1, -1]))
+    assert {split: len(table.frame) for split, table in tables.items()} == {
+        "train": 3,
+        "validation": 2,
+        "test": 2,
+        "unsupervised": 1,
+    }
 
 
 def test_hub_loads_a_local_folder_of_data_files(tmp_path, hub_cache):
