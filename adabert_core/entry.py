@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from adabert_core.artifacts import write_json
 from adabert_core.config import parse_section
 from adabert_core.errors import UserError
 from adabert_core.stages import STAGES, StageReport, outside_content, run_stage
@@ -96,9 +97,15 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     return {name: whole_numbers(value) for name, value in config.items() if value is not None}
 
 
-def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that are numbers: a NaN would fail a task when its outputs are written."""
-    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+def kept_figures(metrics: Mapping[str, float], path: str) -> dict[str, float]:
+    """Returns the metrics that are numbers, as they are in a file from now on.
+
+    A NaN would fail a task when its outputs are written; and KFP's local runner takes an artifact without a file for lost, and
+    would run the task again.
+    """
+    figures = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    write_json(Path(path), figures)
+    return figures
 
 
 def component_tracker(tracking_uri: str, experiment: str) -> Tracker:

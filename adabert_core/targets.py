@@ -52,19 +52,14 @@ def run(
 
         saved = checkpoints.load(f"{frame.checkpoint_key}/probes")
         if saved is None:
-            states, logits = scorer.states(train_rows, frame.path / "states.tmp.npy")
-            pieces = math.ceil(len(states) / _SHARD_ROWS)  # the states may not fit into memory at once
-            probes = fit_probes(states, train.labels, len(dataset.labels), epochs=config.probe_epochs, generator=generator)
-            probe_logits = np.concatenate([probes(torch.from_numpy(part)).numpy() for part in np.array_split(states, pieces)])
-            (frame.path / "states.tmp.npy").unlink()
-            saved = {
-                "weight": probes.weight,
-                "bias": probes.bias,
-                "teacher": torch.from_numpy(logits),
-                "probes": torch.from_numpy(probe_logits),
-            }
+            scratch = frame.path / "states.tmp.npy"
+            saved = fit_on_states(config, scorer, train_rows, train.labels, len(dataset.labels), scratch, generator)
             checkpoints.save(f"{frame.checkpoint_key}/probes", saved)
         probes = Probes(saved["weight"], saved["bias"])
+        if "teacher" in saved:
+            real_teacher, real_probes = saved["teacher"].numpy(), saved["probes"].numpy()
+        else:
+            real_teacher, real_probes = scorer.score(train_rows, probes, "train")
 
         extra = {"augmented": Collator(augmented_rows(config, teacher, train_rows.rows, train.labels), teacher.template)}
         if unlabeled := dataset.unlabeled(config.unlabeled_rows):
@@ -77,15 +72,15 @@ def run(
         TargetRows(
             TokenRows.concatenate([train_rows.rows, *(rows.rows for rows in extra.values())]),
             labels,
-            np.concatenate([saved["teacher"].numpy(), *(logits for logits, _ in scored)]),
-            np.concatenate([saved["probes"].numpy(), *(logits for _, logits in scored)]),
+            np.concatenate([real_teacher, *(logits for logits, _ in scored)]),
+            np.concatenate([real_probes, *(logits for _, logits in scored)]),
         ).save(frame.path / "train")
         TargetRows(validation_rows.rows, validation.labels, kept_teacher, kept_probes).save(frame.path / "validation")
         save_file({"weight": probes.weight.contiguous(), "bias": probes.bias.contiguous()}, frame.path / "probes.safetensors")
         uses = np.bincount(all_tokens(train_rows.rows), minlength=vocabulary_of(teacher))
         save_file(word_vectors(teacher, uses, accelerator), frame.path / "vectors.safetensors")
         accuracy = (kept_probes.argmax(-1) == validation.labels[:, None]).mean(0)
-        likelihood = mean_log_likelihood(saved["probes"].numpy(), train.labels)
+        likelihood = mean_log_likelihood(real_probes, train.labels)
         write_json(
             frame.path / "targets.json",
             {
@@ -106,6 +101,34 @@ def run(
         log.info("probes, layers 0..%d, validation accuracy: %s", len(accuracy) - 1, " ".join(f"{v:.3f}" for v in accuracy))
     checkpoints.clear(frame.checkpoint_key)
     return frame.finished
+
+
+def fit_on_states(
+    config: TargetsConfig,
+    scorer: "Scorer",
+    rows: Collator,
+    labels: np.ndarray,
+    classes: int,
+    scratch: Path,
+    generator: torch.Generator,
+) -> dict[str, torch.Tensor]:
+    """Returns the probes' weight and bias and, where they saw all rows, the teacher's and their logits of these.
+
+    At most `probe_rows` rows are drawn: the states of millions would fill a disk, and a linear probe needs no more.
+    """
+    count = len(labels)
+    if count > config.probe_rows:
+        drawn = np.sort(np.random.default_rng(config.seed).choice(count, config.probe_rows, replace=False))
+        rows, labels = Collator(rows.rows.take(drawn), rows.template), labels[drawn]
+    states, logits = scorer.states(rows, scratch)
+    probes = fit_probes(states, labels, classes, epochs=config.probe_epochs, generator=generator)
+    found = {"weight": probes.weight, "bias": probes.bias}
+    if len(labels) == count:
+        pieces = math.ceil(count / _SHARD_ROWS)  # the states may not fit into memory at once
+        answers = np.concatenate([probes(torch.from_numpy(part)).numpy() for part in np.array_split(states, pieces)])
+        found |= {"teacher": torch.from_numpy(logits), "probes": torch.from_numpy(answers)}
+    scratch.unlink()
+    return found
 
 
 def augmented_rows(config: TargetsConfig, teacher: Teacher, rows: TokenRows, labels: np.ndarray) -> TokenRows:

@@ -91,3 +91,16 @@ def test_unlabeled_pairs_of_another_family(tmp_path: Path, roberta_folder: Path)
     assert found.info["unlabeled_rows"] == 20
     assert len(found.train.rows.a) == len(found.train.rows.b) == len(found.train.labels) == found.info["real_rows"] + 20
     assert json.loads((tmp_path / "prepare_data" / "dataset.json").read_text())["counts"]["unlabeled"] == 20
+
+
+def test_probes_fitted_on_some_rows_are_asked_about_all(
+    plain: Targets, tmp_path: Path, learnable_csv: Path, bert_folder: Path
+) -> None:
+    found = made(tmp_path, learnable_csv, bert_folder, targets__probe_rows=60)
+    real = plain.info["real_rows"]
+    assert found.train.labels.tolist() == plain.train.labels.tolist()
+    np.testing.assert_allclose(found.train.teacher_logits, plain.train.teacher_logits, atol=0.05)  # in other batches
+    fewer, all_rows = found.train.probe_logits[:real], plain.train.probe_logits[:real]
+    assert not np.allclose(fewer, all_rows, atol=0.05)  # fitted on fewer rows they are other probes
+    agreed = (fewer[:, -1].argmax(-1) == all_rows[:, -1].argmax(-1)).mean()
+    assert agreed > 0.8  # and of much the same opinion

@@ -25,10 +25,8 @@ def benchmark(
 ) -> None:
     """Scores the test split once, times the models and writes the report."""
     import shutil
-    from pathlib import Path
 
-    from adabert_core.artifacts import write_json
-    from adabert_core.entry import finite, run_component
+    from adabert_core.entry import kept_figures, run_component
 
     inputs = {
         "dataset": dataset.path,
@@ -49,7 +47,5 @@ def benchmark(
         checkpoint_uri=checkpoint_uri,
     )
     shutil.copy(f"{benchmark_result.path}/report.html", page.path)
-    figures = finite(report.metrics)
-    write_json(Path(metrics.path), figures)  # the local runner takes an artifact without a file as lost, and runs the task again
-    for name, value in figures.items():
+    for name, value in kept_figures(report.metrics, metrics.path).items():
         metrics.log_metric(name, value)
