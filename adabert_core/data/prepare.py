@@ -8,7 +8,7 @@ dataset.json with the class names, the metric and the counts.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from adabert_core.tracking import Tracker
 log = logging.getLogger(__name__)
 STAGE = "prepare_data"
 _IMBALANCED_SHARE = 0.75
+_ROWS_AT_ONCE = 100_000
 
 
 def run(config: DataConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints) -> StageReport:
@@ -62,6 +63,7 @@ def _read(config: DataConfig) -> tuple[list[str], dict[str, pd.DataFrame], list[
     tables = read_source(config.source, config.label)
     rows = {split: checks.clean_rows(table, text_columns, config.label) for split, table in tables.items()}
     names = checks.check_labels(tables, rows, config.label)
+    del tables  # with millions of rows each copy of the text counts
     parts, removed = _split(rows, names, config)
     if config.unlabeled is not None:
         known = {split: splits.with_keys(part) for split, part in parts.items()}
@@ -115,8 +117,18 @@ def data_version(parts: Mapping[str, pd.DataFrame], names: list[str]) -> str:
     for split in [name for name in (*splits.SPLITS, splits.UNLABELED) if name in parts]:
         digest.update(split.encode())
         for column in parts[split].columns:
-            digest.update(json.dumps([column, parts[split][column].tolist()]).encode())
+            for piece in _json_pieces(column, parts[split][column]):
+                digest.update(piece.encode())
     return digest.hexdigest()[:16]
+
+
+def _json_pieces(name: str, column: pd.Series) -> Iterator[str]:
+    """Yields `json.dumps([name, column.tolist()])` piece by piece, which as a whole takes the room of the column again."""
+    yield f"[{json.dumps(name)}, ["
+    for first in range(0, len(column), _ROWS_AT_ONCE):
+        piece = json.dumps(column.iloc[first : first + _ROWS_AT_ONCE].tolist())
+        yield (", " if first else "") + piece[1:-1]
+    yield "]]"
 
 
 def write_split(path: Path, part: pd.DataFrame) -> None:

@@ -33,7 +33,8 @@ def with_keys(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _normalised(texts: pd.Series) -> list[str]:
-    return [" ".join(unicodedata.normalize("NFC", text).split()) for text in texts]
+    keys = (" ".join(unicodedata.normalize("NFC", text).split()) for text in texts)
+    return [text if key == text else key for text, key in zip(texts, keys, strict=True)]  # most are as they were: one string
 
 
 def drop_duplicates(published: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
