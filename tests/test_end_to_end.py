@@ -88,25 +88,6 @@ def test_second_run_computes_nothing(in_process: Path, learnable_csv: Path, bert
     assert {stage: (in_process / stage).stat().st_mtime_ns for stage in RESULTS} == before
 
 
-def test_run_in_another_folder_takes_the_kept_stages_and_says_so(
-    in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ADABERT_STAGE_CACHE", str(in_process.parent / "cache"))
-    arguments = settings(learnable_csv, bert_folder, f"sqlite:///{tmp_path}/mlflow.db")
-    done = subprocess.run(command(tmp_path / "second", *arguments), capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert re.findall(r"(\w+): taken from", done.stderr) == list(RESULTS)
-    assert not set(RESULTS) & set(re.findall(r"(\w+): started", done.stderr))
-    assert digests(tmp_path / "second") == digests(in_process)
-    assert test_metrics(tmp_path / "second") == test_metrics(in_process)
-    import mlflow
-
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    runs = client.search_runs(["1"], filter_string="tags.`adabert.stage` = 'finetune_teacher'")
-    (kept,) = (in_process.parent / "cache" / "finetune_teacher").iterdir()
-    assert [run.data.tags["adabert.finetune_teacher.from"] for run in runs] == [f"finetune_teacher/{kept.name}"]
-
-
 def test_tracking_has_a_parent_a_child_per_stage_and_a_model_that_answers(in_process: Path) -> None:
     import mlflow
 
@@ -129,6 +110,26 @@ def test_tracking_has_a_parent_a_child_per_stage_and_a_model_that_answers(in_pro
 
     answers = model.predict(pd.DataFrame({"text": ["a superb and charming film", "dull and awful"]}))
     assert list(answers["label"]) == predictions(in_process, "a superb and charming film", "dull and awful")
+
+
+def test_run_in_another_folder_takes_the_kept_stages_and_says_so(
+    in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADABERT_STAGE_CACHE", str(in_process.parent / "cache"))
+    arguments = settings(learnable_csv, bert_folder, f"sqlite:///{in_process.parent}/mlflow.db")
+    done = subprocess.run(command(tmp_path / "second", *arguments), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"(\w+): taken from", done.stderr) == list(RESULTS)
+    assert not set(RESULTS) & set(re.findall(r"(\w+): started", done.stderr))
+    assert digests(tmp_path / "second") == digests(in_process)
+    assert test_metrics(tmp_path / "second") == test_metrics(in_process)
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{in_process.parent}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'adabert'")
+    runs = client.search_runs([experiment.experiment_id])
+    taken = [run.data.tags for run in runs if "adabert.finetune_teacher.from" in run.data.tags]
+    assert sorted(tags.get("adabert.stage", "parent") for tags in taken) == ["finetune_teacher", "parent"]
 
 
 def predictions(run: Path, *texts: str) -> list[str]:

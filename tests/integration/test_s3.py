@@ -1,6 +1,7 @@
 """The door to S3 against a real server: whole transfers, refusals in one sentence, checkpoints of many writers."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,13 +15,14 @@ import torch
 from adabert_core import s3
 from adabert_core.artifact_store import at_hand, put_away
 from adabert_core.artifacts import read_manifest
-from adabert_core.data.sources import read_source
+from adabert_core.data.sources import read_source, read_unlabeled
 from adabert_core.doctor import s3_findings
 from adabert_core.errors import RemoteError, UserError
 from adabert_core.s3 import ConflictError, S3Place, fetch, open_place, push
 from adabert_core.s3_store import S3Store
 from adabert_core.storage import Checkpoints, open_store
-from tests.conftest import sentences
+from adabert_core.teacher_source import teacher_content
+from tests.conftest import replace_weights, sentences
 
 pytestmark = pytest.mark.usefixtures("stack_environment")
 
@@ -150,8 +152,22 @@ def test_rows_are_read_from_an_object_and_from_a_prefix(uri: str, tmp_path: Path
     assert {name: len(table.frame) for name, table in read_source(uri, "label").items()} == {"train": 40, "test": 40}
     table = read_source(f"{uri}/test.jsonl", "label")["train"]
     assert table.place(2) == f"{uri}/test.jsonl, line 3"
+    assert [table.name for table in read_unlabeled(uri).values()] == [f"{uri}/test.jsonl", f"{uri}/train.jsonl"]
     with pytest.raises(UserError, match=f"^{uri}/none.csv: there is no object of that name"):
         read_source(f"{uri}/none.csv", "label")
+
+
+def test_teacher_below_a_prefix_is_known_by_its_listing(place: S3Place, uri: str, bert_folder: Path, tmp_path: Path) -> None:
+    push(bert_folder, uri)
+    content = teacher_content(uri)
+    assert len(content) == 16
+    push(bert_folder, uri)  # the same bytes, written again
+    place.write("onnx/model.onnx", b"not loaded", None)
+    assert teacher_content(uri) == content
+    shutil.copytree(bert_folder, tmp_path / "teacher")
+    replace_weights(tmp_path / "teacher")
+    push(tmp_path / "teacher", uri)
+    assert teacher_content(uri) != content
 
 
 def test_broken_line_of_an_object_is_named_by_its_uri(place: S3Place, uri: str) -> None:
