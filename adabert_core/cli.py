@@ -73,12 +73,32 @@ def report(run_folder: Path) -> None:
 def predict(model: Path, source: Path | None, threads: int, precision: str, texts: tuple[str, ...]) -> None:
     """Classify TEXTS or the rows of a file; one JSON line each. For a pair task give the two texts after one another."""
     predictor = _predictor(model, threads, precision)
-    pair = json.loads((model / "config.json").read_text(encoding="utf-8")).get("separator_id") is not None
+    pair = _is_pair(model)
     rows = list(_texts_of(source, pair)) if source else _paired(list(texts), pair)
     if not rows:
         raise UserError("nothing to classify: give texts as arguments, or --input FILE.")
     for answer in predictor(rows):
         click.echo(json.dumps(answer, ensure_ascii=False))
+
+
+@cli.command()
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="StudentDir, e.g. runs/x/retrain.")
+@click.option("--seconds", default=4.0, show_default=True, help="Time to spend on measuring.")
+@click.argument("texts", nargs=-1)
+def profile(model: Path, seconds: float, texts: tuple[str, ...]) -> None:
+    """Time each part of classifying one text on one thread, in fp32 and int8, beside what the machine could do at best.
+
+    TEXTS: one text of your own, or the two of a pair; default: a sentence of about 25 tokens.
+    """
+    import os
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # before the library reads it: one thread is meant
+    from adabert_core.profiling import TEXT, profile, table_text
+
+    _predictor(model, 1, "int8")
+    rows = _paired(list(texts or (TEXT, TEXT)), _is_pair(model)) if texts or _is_pair(model) else [TEXT]
+    found = profile(model, rows[0], seconds)
+    click.echo(f"{table_text(found)}\n{json.dumps(found)}")
 
 
 @cli.command()
@@ -191,6 +211,10 @@ def _predictor(model: Path, threads: int, precision: str) -> Any:
         return Predictor(model, threads, precision)
     except Exception as error:  # whatever is missing or not a model, the cure is the same
         raise UserError(f"{model} holds no student: give the retrain folder of a finished run, e.g. runs/x/retrain.") from error
+
+
+def _is_pair(model: Path) -> bool:
+    return json.loads((model / "config.json").read_text(encoding="utf-8")).get("separator_id") is not None
 
 
 def _paired(texts: list[str], pair: bool) -> list[Any]:

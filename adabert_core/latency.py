@@ -5,7 +5,7 @@ Comes in: callables. Goes out: rows of milliseconds; a ratio of two rows is hone
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ _MIN_ROUNDS, _MAX_ROUNDS = 5, 300
 Timed = tuple[str, str]  # model and runtime
 
 
-def time_in_turns(models: dict[Timed, Callable[[], None]], seconds: float) -> dict[Timed, list[float]]:
+def time_in_turns(models: Mapping[Timed, Callable[[], Any]], seconds: float) -> dict[Timed, list[float]]:
     """Returns each model's times in ms. The models take turns until `seconds` per model are spent (5 to 300 rounds).
 
     A first round warms up and is not counted. A fast model is called many times in its turn, so that it is timed as

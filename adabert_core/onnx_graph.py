@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 Value = np.ndarray | np.generic | float | Sequence[int]
 _OPSETS = (helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1))
@@ -28,15 +28,9 @@ class Graph:
         self._nodes.append(helper.make_node(op, names, [output], name=output, domain=domain, **attributes))
         return output
 
-    def model(self, inputs: tuple[str, ...], outputs: dict[str, tuple[str | int, ...]]) -> onnx.ModelProto:
-        """Returns the checked model: int64 inputs (batch, length), float outputs of the given shapes."""
-        graph = helper.make_graph(
-            self._nodes,
-            "student",
-            [helper.make_tensor_value_info(given, TensorProto.INT64, ["batch", "length"]) for given in inputs],
-            [helper.make_tensor_value_info(made, TensorProto.FLOAT, shape) for made, shape in outputs.items()],
-            list(self._constants.values()),
-        )
+    def model(self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        """Returns the checked model."""
+        graph = helper.make_graph(self._nodes, "adabert", inputs, outputs, list(self._constants.values()))
         model = helper.make_model(graph, opset_imports=_OPSETS, ir_version=10, producer_name="adabert")
         onnx.checker.check_model(model)
         return model

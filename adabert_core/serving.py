@@ -42,7 +42,7 @@ class Predictor:
             models = folder / "onnx"
             passed = json.loads((folder / "parity.json").read_text(encoding="utf-8")).get("int8", {}).get("passed", False)
         self.precision = ("int8" if passed else "fp32") if precision == "auto" else precision
-        model = models / {"fp32": "model.onnx", "int8": "model_int8.onnx"}[self.precision]
+        self.model = models / {"fp32": "model.onnx", "int8": "model_int8.onnx"}[self.precision]
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(int(limit), strategy="longest_first")
         self._tokenizer.no_padding()
@@ -50,7 +50,7 @@ class Predictor:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(self.model, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:
         """Returns for each text (or pair) its label, that label's score and all scores by name."""

@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol, cast
 import numpy as np
 import onnx
 import torch
+from onnx import TensorProto
+from onnx.helper import make_tensor_value_info
 from torch import Tensor, nn
 
 from adabert_core.network import Cell, Embedding
@@ -105,7 +107,7 @@ class StudentGraph:
         """Returns the model; `watched` makes every tensor that int8 would round an output as well."""
         shares = _softmax(self.network.depth_weights[str(self.depth)])
         add = self.graph.add
-        self.mask = add("Cast", "attention_mask", to=onnx.TensorProto.FLOAT)  # (B, L)
+        self.mask = add("Cast", "attention_mask", to=TensorProto.FLOAT)  # (B, L)
         self.shape = add("Shape", "input_ids")
         self.table_shape = add("Concat", self.shape, [self.channels], axis=0)  # (B, L, C)
         self.length = add("Shape", "input_ids", start=1, end=2)  # (1,)
@@ -129,10 +131,13 @@ class StudentGraph:
         head = self.network.classifier
         summary = add("Tanh", self._total(means))
         add("Gemm", summary, _array(head.weight).T, _array(head.bias), name="logits")
-        outputs: dict[str, tuple[str | int, ...]] = {"logits": ("batch", head.out_features)}
+        tensors: dict[str, list[str | int]] = {"logits": ["batch", head.out_features]}
         if watched:
-            outputs |= {tensor: ("rows", "columns") for tensor in self.read}
-        return self.graph.model(("input_ids", "attention_mask"), outputs)
+            tensors |= {tensor: ["rows", "columns"] for tensor in self.read}
+        return self.graph.model(
+            [make_tensor_value_info(given, TensorProto.INT64, ["batch", "length"]) for given in ("input_ids", "attention_mask")],
+            [make_tensor_value_info(made, TensorProto.FLOAT, shape) for made, shape in tensors.items()],
+        )
 
     def _cell(self, cell: Cell, name: str, first: State, second: State, share: float) -> Terms:
         """The cell's output as terms; the nodes that others read are in the graph."""
@@ -158,14 +163,14 @@ class StudentGraph:
             state = State(self._embedding(embedding, "input_ids", 0, share, "embedding"), share)
             return state, state, []
         add = self.graph.add
-        marks = add("Cast", add("Equal", "input_ids", separator), to=onnx.TensorProto.INT64)
+        marks = add("Cast", add("Equal", "input_ids", separator), to=TensorProto.INT64)
         before = add("Sub", add("CumSum", marks, 1), marks)  # separators to the left, (B, L)
-        in_b = add("Mul", add("Cast", add("Greater", before, 0), to=onnx.TensorProto.FLOAT), self.mask)
+        in_b = add("Mul", add("Cast", add("Greater", before, 0), to=TensorProto.FLOAT), self.mask)
         mask_a = add("Sub", self.mask, in_b)
-        length_a, length_b = (add("Cast", add("ReduceSum", mask, [1]), to=onnx.TensorProto.INT64) for mask in (mask_a, in_b))
+        length_a, length_b = (add("Cast", add("ReduceSum", mask, [1]), to=TensorProto.INT64) for mask in (mask_a, in_b))
         source = add("Min", add("Add", self.span, length_a), add("Sub", self.length, [1]))
         ids_b = add("GatherElements", "input_ids", source, axis=1)
-        mask_b = add("Cast", add("Less", self.span, length_b), to=onnx.TensorProto.FLOAT)
+        mask_b = add("Cast", add("Less", self.span, length_b), to=TensorProto.FLOAT)
         found, means = [], []
         for segment, (ids, mask) in enumerate((("input_ids", mask_a), (ids_b, mask_b))):
             rows = self._embedding(embedding, ids, segment, share, f"text{segment}.rows")
@@ -197,7 +202,7 @@ class StudentGraph:
         add = self.graph.add
         count = add("Size", "input_ids")
         numbers = add("Reshape", add("Range", 1, add("Add", count, 1), 1), self.shape)
-        real = add("Mul", numbers, add("Cast", self.mask, to=onnx.TensorProto.INT64))
+        real = add("Mul", numbers, add("Cast", self.mask, to=TensorProto.INT64))
         self.numbers = add("Pad", real, [0, _REACH, 0, _REACH], 0)
         self.block = add("Add", count, 1)  # rows of one state with its row of zeros
 
@@ -266,7 +271,7 @@ class StudentGraph:
             own = add("Slice", windows, [1], [2], [2])
             near = self._around([tensor], zeros, add("Where", real, windows, own))  # a pad cannot exceed what stands beside it
             return add("Reshape", add("ReduceMax", near, [2], keepdims=0), [-1, self.channels])
-        count = add("ReduceSum", add("Cast", real, to=onnx.TensorProto.FLOAT), [2])  # (B, L, 1)
+        count = add("ReduceSum", add("Cast", real, to=TensorProto.FLOAT), [2])  # (B, L, 1)
         near = add("ReduceSum", self._around([tensor], zeros, windows), [2], keepdims=0)
         mean = add("Div", near, add("Max", count, 1.0))
         return add("Reshape", mean, [-1, self.channels])
