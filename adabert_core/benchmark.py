@@ -16,7 +16,7 @@ from adabert_core.artifacts import Manifest, read_json, write_json
 from adabert_core.config import BenchmarkConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.evaluate import scores
-from adabert_core.export import INPUTS, export_onnx, onnx_logits, open_session
+from adabert_core.export import FP32, INPUTS, INT8, export_onnx, onnx_logits, open_session
 from adabert_core.latency import latency_row, onnx_call, random_batch, time_in_turns, torch_call, with_speedups
 from adabert_core.report import SCHEMA_VERSION, verdict
 from adabert_core.report_html import write_html
@@ -44,9 +44,9 @@ def run(
         dataset, targets = read_dataset(inputs["dataset"]), read_targets(inputs["targets"])
         teacher = load_teacher(inputs["teacher"])
         student = AutoModelForSequenceClassification.from_pretrained(inputs["student"], use_safetensors=True).eval()
-        onnx_file = inputs["student"] / "onnx" / "model.onnx"
-        quality = test_quality(dataset, targets, teacher, student, onnx_file)
-        rows, bert_parameters = time_all(config, teacher, student, onnx_file)
+        onnx_files = {"onnx": inputs["student"] / FP32, "onnx-int8": inputs["student"] / INT8}
+        quality = test_quality(dataset, targets, teacher, student, onnx_files)
+        rows, bert_parameters = time_all(config, teacher, student, onnx_files)
         report = {
             "schema_version": SCHEMA_VERSION,
             "task": dataset.task,
@@ -62,7 +62,8 @@ def run(
             },
             "student": {
                 "parameters": parameter_count(student),
-                "bytes_on_disk": {"fp32": onnx_file.stat().st_size},
+                "bytes_on_disk": {"fp32": onnx_files["onnx"].stat().st_size, "int8": onnx_files["onnx-int8"].stat().st_size},
+                "int8": read_json(inputs["student"] / "parity.json")["int8"],
                 "genotype": read_json(inputs["student"] / "genotype.json"),
                 "metrics": quality["student"],
             },
@@ -88,7 +89,11 @@ def run(
 
 
 def test_quality(
-    dataset: Dataset, targets: Targets, teacher: Teacher, student: AdaBertForSequenceClassification, onnx_file: Path
+    dataset: Dataset,
+    targets: Targets,
+    teacher: Teacher,
+    student: AdaBertForSequenceClassification,
+    onnx_files: dict[str, Path],
 ) -> dict[str, Any]:
     """Metrics of teacher and student on validation and test, confusion matrices, and errors only the student makes."""
     fast = make_accelerator("auto", "auto")
@@ -97,8 +102,8 @@ def test_quality(
     teacher.model.to(fast.device)
     teacher_logits = teacher.logits(rows, fast)
     teacher.model.cpu()
-    session = open_session(onnx_file)
-    onnx = onnx_logits(session, rows)
+    fp32, int8 = (open_session(onnx_files[runtime]) for runtime in ("onnx", "onnx-int8"))
+    onnx = onnx_logits(fp32, rows)
     torch_logits = network_logits(student.network, student.depth, rows, make_accelerator("cpu", "fp32"))
     student.eval()
     metric, known = dataset.metric, targets.validation.labels
@@ -109,8 +114,15 @@ def test_quality(
             "test": scores(right, teacher_logits.argmax(1), metric),
         },
         "student": {
-            "validation": {"onnx": scores(known, onnx_logits(session, validation).argmax(1), metric)},
-            "test": {"onnx": scores(right, answers, metric), "torch": scores(right, torch_logits.argmax(1), metric)},
+            "validation": {
+                "onnx": scores(known, onnx_logits(fp32, validation).argmax(1), metric),
+                "int8": scores(known, onnx_logits(int8, validation).argmax(1), metric),
+            },
+            "test": {
+                "onnx": scores(right, answers, metric),
+                "int8": scores(right, onnx_logits(int8, rows).argmax(1), metric),
+                "torch": scores(right, torch_logits.argmax(1), metric),
+            },
         },
         "confusion": {
             "teacher": confusion(right, teacher_logits.argmax(1), len(dataset.labels)),
@@ -146,7 +158,7 @@ def student_errors(dataset: Dataset, teacher_logits: np.ndarray, student_logits:
 
 
 def time_all(
-    config: BenchmarkConfig, teacher: Teacher, student: AdaBertForSequenceClassification, onnx_file: Path
+    config: BenchmarkConfig, teacher: Teacher, student: AdaBertForSequenceClassification, onnx_files: dict[str, Path]
 ) -> tuple[list[dict[str, Any]], int | None]:
     """Latency rows of student, teacher and, if asked for, BERT-base, with BERT-base's parameter count."""
     threads = torch.get_num_threads()
@@ -163,11 +175,11 @@ def time_all(
     longest = {"student": student.config.max_position_embeddings, "teacher": teacher.max_length, "bert-base": 512}
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        sessions = {"student": open_session(onnx_file, config.threads)}
+        sessions = {("student", runtime): open_session(path, config.threads) for runtime, path in onnx_files.items()}
         for name in models.keys() - {"student"}:
             log.info("exporting %s to ONNX", name)
             export_onnx(models[name], Path(scratch) / f"{name}.onnx", names[name])
-            sessions[name] = open_session(Path(scratch) / f"{name}.onnx", config.threads)
+            sessions[(name, "onnx")] = open_session(Path(scratch) / f"{name}.onnx", config.threads)
         for batch in config.batches:
             for length in sorted({min(length, longest["student"]) for length in config.lengths}):
                 fitting = [name for name in models if length <= longest[name]]
@@ -177,16 +189,12 @@ def time_all(
                     name: random_batch(vocabulary[name], batch, length, None if name == "bert-base" else separator)
                     for name in fitting
                 }
-                for runtime in ("onnx", "torch"):
-                    log.info("timing %s, batch %d, length %d, %d thread(s)", runtime, batch, length, config.threads)
-                    calls = {
-                        name: onnx_call(sessions[name], feeds[name])
-                        if runtime == "onnx"
-                        else torch_call(models[name], feeds[name], names[name])
-                        for name in fitting
-                    }
+                log.info("timing batch %d, length %d, %d thread(s)", batch, length, config.threads)
+                in_onnx = {key: onnx_call(session, feeds[key[0]]) for key, session in sessions.items() if key[0] in fitting}
+                in_torch = {(name, "torch"): torch_call(models[name], feeds[name], names[name]) for name in fitting}
+                for calls in (in_onnx, in_torch):
                     timed = time_in_turns(calls, config.seconds)
-                    rows += [latency_row(name, runtime, config.threads, batch, length, timed[name]) for name in fitting]
+                    rows += [latency_row(*key, config.threads, batch, length, times) for key, times in timed.items()]
     torch.set_num_threads(threads)
     return with_speedups(rows), parameter_count(models["bert-base"]) if config.bert_base else None
 
@@ -215,12 +223,15 @@ def headline(report: dict[str, Any]) -> dict[str, float]:
     found = {
         "teacher_test_score": report["teacher"]["metrics"]["test"]["score"],
         "student_test_score": report["student"]["metrics"]["test"]["onnx"]["score"],
+        "student_int8_test_score": report["student"]["metrics"]["test"]["int8"]["score"],
         "retention": report["retention"],
         "student_parameters": report["student"]["parameters"],
     }
     for row in report["latency"]:
-        if row["model"] == "student" and row["runtime"] == "onnx" and row["batch"] == 1:
-            found[f"student_onnx_b1_l{row['length']}_ms"] = row["p50_ms"]
+        if row["model"] == "student" and row["runtime"] != "torch" and row["batch"] == 1:
+            found[f"student_{row['runtime'].replace('-', '_')}_b1_l{row['length']}_ms"] = row["p50_ms"]
             if "speedup_vs_bert_base" in row:
                 found[f"speedup_vs_bert_base_l{row['length']}"] = row["speedup_vs_bert_base"]
+            if "speedup_vs_bert_base_fp32" in row:
+                found[f"int8_speedup_vs_bert_base_fp32_l{row['length']}"] = row["speedup_vs_bert_base_fp32"]
     return found

@@ -20,6 +20,13 @@ from adabert_core.stages import STAGES
 _config = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="Preset or own YAML file.")
 _set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. data.label=stars.")
 _checkpoint = click.option("--checkpoint-uri", default="", help="Where checkpoints go; default: a folder beside the output.")
+_precision = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "int8"]),
+    default="auto",
+    show_default=True,
+    help="auto: int8 where it has passed its gate against fp32.",
+)
 _every = click.option("--checkpoint-seconds", default=60.0, show_default=True, help="Time between two checkpoints.")
 
 
@@ -74,22 +81,38 @@ def report(run_folder: Path) -> None:
 @click.option(
     "--input", "source", type=click.Path(path_type=Path), help="JSONL with text (and text_b), or plain lines; - for stdin."
 )
-@click.option("--threads", default=0, help="Threads of the ONNX session; 0: all cores.")
+@click.option("--threads", default=1, show_default=True, help="Threads of the ONNX session; 0: all cores.")
+@_precision
 @click.argument("texts", nargs=-1)
-def predict(model: Path, source: Path | None, threads: int, texts: tuple[str, ...]) -> None:
+def predict(model: Path, source: Path | None, threads: int, precision: str, texts: tuple[str, ...]) -> None:
     """Classify TEXTS or the rows of a file; one JSON line each. For a pair task give the two texts after one another."""
-    from adabert_core.serving import Predictor
-
-    try:
-        predictor = Predictor(model, threads)
-    except Exception as error:  # whatever is missing or not a model, the cure is the same
-        raise UserError(f"{model} holds no student: give the retrain folder of a finished run, e.g. runs/x/retrain.") from error
-    pair = json.loads((model / "config.json").read_text(encoding="utf-8")).get("separator_id") is not None
+    predictor = _predictor(model, threads, precision)
+    pair = _is_pair(model)
     rows = list(_texts_of(source, pair)) if source else _paired(list(texts), pair)
     if not rows:
         raise UserError("nothing to classify: give texts as arguments, or --input FILE.")
     for answer in predictor(rows):
         click.echo(json.dumps(answer, ensure_ascii=False))
+
+
+@cli.command()
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="StudentDir, e.g. runs/x/retrain.")
+@click.option("--seconds", default=4.0, show_default=True, help="Time to spend on measuring.")
+@click.argument("texts", nargs=-1)
+def profile(model: Path, seconds: float, texts: tuple[str, ...]) -> None:
+    """Time each part of classifying one text on one thread, in fp32 and int8, beside what the machine could do at best.
+
+    TEXTS: one text of your own, or the two of a pair; default: a sentence of about 25 tokens.
+    """
+    import os
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # before the library reads it: one thread is meant
+    from adabert_core.profiling import TEXT, profile, table_text
+
+    _predictor(model, 1, "int8")
+    rows = _paired(list(texts or (TEXT, TEXT)), _is_pair(model)) if texts or _is_pair(model) else [TEXT]
+    found = profile(model, rows[0], seconds)
+    click.echo(f"{table_text(found)}\n{json.dumps(found)}")
 
 
 @cli.command()
@@ -193,6 +216,19 @@ def _local_tracking(config: RunConfig) -> RunConfig:
     if wanted and config.tracking_uri == RunConfig().tracking_uri:
         return dataclasses.replace(config, tracking_uri=wanted)
     return config
+
+
+def _predictor(model: Path, threads: int, precision: str) -> Any:
+    from adabert_core.serving import Predictor
+
+    try:
+        return Predictor(model, threads, precision)
+    except Exception as error:  # whatever is missing or not a model, the cure is the same
+        raise UserError(f"{model} holds no student: give the retrain folder of a finished run, e.g. runs/x/retrain.") from error
+
+
+def _is_pair(model: Path) -> bool:
+    return json.loads((model / "config.json").read_text(encoding="utf-8")).get("separator_id") is not None
 
 
 def _paired(texts: list[str], pair: bool) -> list[Any]:

@@ -139,6 +139,7 @@ class RetrainConfig:
     dropout: Fraction = 0.1
     real_share: Fraction = 0.3
     evaluations: Count = 6
+    int8_tolerance: float = Field(default=0.003, ge=0)
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"

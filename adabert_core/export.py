@@ -1,10 +1,11 @@
-"""The student as ONNX: BatchNorm folded into the convolutions, dynamic batch and length, checked against torch."""
+"""ONNX files with dynamic batch and length, and what runs them: students in fp32 and int8, their peers as torch exports them.
 
-import copy
+Comes in: torch models, for int8 rows to calibrate on. Goes out: files, sessions, logits.
+"""
+
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -12,10 +13,13 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from adabert_core.operations import ReluConvNorm
+from adabert_core.quantization import Int8
+from adabert_core.student import AdaBertForSequenceClassification
+from adabert_core.student_graph import Fp32, StudentGraph
 from adabert_core.tokens import Collator, length_sorted
 
 INPUTS = ("input_ids", "attention_mask")
+FP32, INT8 = Path("onnx", "model.onnx"), Path("onnx", "model_int8.onnx")  # in a StudentDir
 
 
 class _Logits(nn.Module):
@@ -25,21 +29,6 @@ class _Logits(nn.Module):
 
     def forward(self, *arguments: Tensor) -> Tensor:
         return self.model(**dict(zip(self.inputs, arguments, strict=True))).logits
-
-
-def fold_batch_norms(model: nn.Module) -> nn.Module:
-    """Returns a copy in evaluation mode in which every convolution carries its BatchNorm in weight and bias."""
-    folded = copy.deepcopy(model).eval()
-    for module in folded.modules():
-        if isinstance(module, ReluConvNorm):
-            module.conv = nn.utils.fuse_conv_bn_eval(module.conv, module.norm.norm)
-            module.norm = _PassThrough()  # type: ignore[assignment]
-    return folded
-
-
-class _PassThrough(nn.Module):
-    def forward(self, x: Tensor, positions: Any) -> Tensor:
-        return x
 
 
 def export_onnx(model: nn.Module, path: Path, inputs: tuple[str, ...] = INPUTS, length: int = 16) -> None:
@@ -64,34 +53,47 @@ def export_onnx(model: nn.Module, path: Path, inputs: tuple[str, ...] = INPUTS, 
         )
 
 
-def export_student(student: nn.Module, path: Path) -> None:
-    """Writes a student as ONNX without the exporter's notes, whose stack traces hold this machine's paths.
-
-    The same weights then give the same bytes, wherever they were exported.
-    """
-    export_onnx(fold_batch_norms(student), path)
-    model = onnx.load(path)
-    graph = model.graph
-    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        noted.ClearField("metadata_props")
-        noted.ClearField("doc_string")
-    onnx.save(model, path)
+def export_student(student: AdaBertForSequenceClassification, path: Path) -> None:
+    """Writes a student as fp32 ONNX; the same weights give the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(StudentGraph(student, Fp32(student.config.channels)).build(), path)
 
 
-def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Returns a CPU session on `threads` threads (0: as many as there are cores)."""
+def export_int8(student: AdaBertForSequenceClassification, path: Path, rows: Collator, index: np.ndarray) -> None:
+    """Writes a student as int8 ONNX, calibrated on some rows; the same weights and rows give the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ranges = measured_ranges(student, rows, index)
+    onnx.save(StudentGraph(student, Int8(student.config.channels, ranges)).build(), path)
+
+
+def measured_ranges(student: AdaBertForSequenceClassification, rows: Collator, index: np.ndarray) -> dict[str, float]:
+    """Returns the greatest value that each tensor which int8 rounds has on some rows, each of them alone."""
+    model = StudentGraph(student, Fp32(student.config.channels)).build(watched=True)
+    session = open_session(model.SerializeToString(), threads=1)
+    names = [made.name for made in session.get_outputs()][1:]  # without the logits
+    found = dict.fromkeys(names, 0.0)
+    for i in index:
+        for name, values in zip(names, session.run(names, _feed(session, rows(np.array([i])))), strict=True):
+            found[name] = max(found[name], float(values.max()))
+    return found
+
+
+def open_session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Returns a CPU session of a file (or its bytes) on `threads` threads (0: as many as there are cores)."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def onnx_logits(session: onnxruntime.InferenceSession, rows: Collator, batch_size: int = 64) -> np.ndarray:
     """Returns logits (rows, classes) of an ONNX classifier, in the order of the rows."""
-    names = [given.name for given in session.get_inputs()]
     found = np.empty((len(rows.lengths), session.get_outputs()[0].shape[1]), np.float32)
     for index in length_sorted(rows.lengths, batch_size):
-        batch = rows(index)
-        found[index] = session.run(None, {name: batch[name].numpy() for name in names})[0]
+        found[index] = session.run(None, _feed(session, rows(index)))[0]
     return found
+
+
+def _feed(session: onnxruntime.InferenceSession, batch: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {given.name: batch[given.name].numpy() for given in session.get_inputs()}

@@ -5,28 +5,29 @@ Comes in: callables. Goes out: rows of milliseconds; a ratio of two rows is hone
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 300
+Timed = tuple[str, str]  # model and runtime
 
 
-def time_in_turns(models: dict[str, Callable[[], None]], seconds: float) -> dict[str, list[float]]:
+def time_in_turns(models: Mapping[Timed, Callable[[], Any]], seconds: float) -> dict[Timed, list[float]]:
     """Returns each model's times in ms. The models take turns until `seconds` per model are spent (5 to 300 rounds).
 
     A first round warms up and is not counted. A fast model is called many times in its turn, so that it is timed as
     often warm as a slow one, and each call counts on its own.
     """
-    repeats: dict[str, int] = {}
+    repeats: dict[Timed, int] = {}
     for name, call in models.items():
         call()
         started = time.perf_counter()
         call()
         repeats[name] = max(1, min(20, int(0.05 / (time.perf_counter() - started + 1e-9))))
-    times: dict[str, list[float]] = {name: [] for name in models}
+    times: dict[Timed, list[float]] = {name: [] for name in models}
     deadline = time.perf_counter() + seconds * len(models)
     for done in range(_MAX_ROUNDS):
         if done >= _MIN_ROUNDS and time.perf_counter() > deadline:
@@ -55,14 +56,18 @@ def latency_row(model: str, runtime: str, threads: int, batch: int, length: int,
 
 
 def with_speedups(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Adds speedup_vs_bert_base and speedup_vs_teacher to rows with a match of equal runtime, threads, batch and length."""
-    keys = ("runtime", "threads", "batch", "length")
-    by_match = {(row["model"], *(row[k] for k in keys)): row["p50_ms"] for row in rows}
+    """Adds speedup_vs_bert_base and speedup_vs_teacher to rows with a match of equal runtime, threads, batch and length.
+
+    Rows of onnx-int8, which only the student has, are compared with its peers in fp32 ONNX and say so: speedup_vs_bert_base_fp32.
+    """
+    keys = ("threads", "batch", "length")
+    by_match = {(row["model"], row["runtime"], *(row[k] for k in keys)): row["p50_ms"] for row in rows}
     found = []
     for row in rows:
-        match = tuple(row[k] for k in keys)
+        int8 = row["runtime"] == "onnx-int8"
+        match = ("onnx" if int8 else row["runtime"], *(row[k] for k in keys))
         ratios = {
-            f"speedup_vs_{peer.replace('-', '_')}": round(by_match[(peer, *match)] / row["p50_ms"], 2)
+            f"speedup_vs_{peer.replace('-', '_')}{'_fp32' if int8 else ''}": round(by_match[(peer, *match)] / row["p50_ms"], 2)
             for peer in ("bert-base", "teacher")
             if (peer, *match) in by_match and peer != row["model"]
         }

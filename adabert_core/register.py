@@ -19,6 +19,7 @@ from adabert_core.artifacts import write_json
 from adabert_core.config import RegisterConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.evaluate import scores
+from adabert_core.export import FP32, INT8
 from adabert_core.report import headline_latency, load_report
 from adabert_core.report_html import write_html
 from adabert_core.stages import StageReport, stage_frame
@@ -94,7 +95,8 @@ def decide(report: dict[str, Any], config: RegisterConfig, held: float | None, o
     Champion if the student passes the gate and is not worse than the champion on the same test split by more than the
     margin. `held` is the champion's score there, None where there is none or where `obstacle` says why it has none.
     """
-    score = report["student"]["metrics"]["test"]["onnx"]["score"]
+    student = report["student"]
+    score = student["metrics"]["test"]["int8" if student["int8"]["passed"] else "onnx"]["score"]  # of what is served
     row = headline_latency(report)
     against: list[str] = []
     reasons: list[str] = []
@@ -146,13 +148,16 @@ def _export(model: Path, uri: str) -> str:
 
 
 def pack_model(student: Path, target: Path) -> None:
-    """Writes what serving needs into one folder: the ONNX file, the tokenizer and the class names."""
+    """Writes what serving needs into one folder: the ONNX files, the tokenizer and the class names."""
     target.mkdir(parents=True)
-    shutil.copy(student / "onnx" / "model.onnx", target / "model.onnx")
+    for model in (FP32, INT8):
+        shutil.copy(student / model, target / model.name)
     for name in _SERVED:
         shutil.copy(student / name, target / name)
     settings = json.loads((student / "config.json").read_text())
     limit = json.loads((student / "tokenizer_config.json").read_text())["model_max_length"]
     pair = settings.get("separator_id") is not None
     labels = [settings["id2label"][str(i)] for i in range(len(settings["id2label"]))]
-    write_json(target / "serving.json", {"labels": labels, "pair": pair, "max_length": limit, "package_version": __version__})
+    int8 = json.loads((student / "parity.json").read_text())["int8"]["passed"]
+    serving = {"labels": labels, "pair": pair, "max_length": limit, "int8": int8, "package_version": __version__}
+    write_json(target / "serving.json", serving)

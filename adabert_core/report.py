@@ -32,7 +32,7 @@ def headline_latency(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def matching(report: dict[str, Any], model: str, row: dict[str, Any]) -> dict[str, Any] | None:
-    """The row of another model with the same runtime, threads, batch and length, if it was timed."""
+    """The row of a model with the same runtime, threads, batch and length, if it was timed."""
     keys = ("runtime", "threads", "batch", "length")
     return next((r for r in report["latency"] if r["model"] == model and all(r[k] == row[k] for k in keys)), None)
 
@@ -60,19 +60,22 @@ def table(report: dict[str, Any]) -> list[list[str]]:
     """Rows of the terminal's table: model, parameters, test metric, milliseconds, speed-up."""
     row = headline_latency(report)
     found = [["", "parameters", f"test {report['metric']}", f"ms (onnx, 1 x {row['length']})", "speed-up"]]
+    student, test = report["student"]["parameters"], report["student"]["metrics"]["test"]
     facts = {
-        "bert-base": (report["bert_base"]["parameters"], None),
-        "teacher": (report["teacher"]["parameters"], report["teacher"]["metrics"]["test"]["score"]),
-        "student": (report["student"]["parameters"], report["student"]["metrics"]["test"]["onnx"]["score"]),
+        "bert-base": (report["bert_base"]["parameters"], None, row),
+        "teacher": (report["teacher"]["parameters"], report["teacher"]["metrics"]["test"]["score"], row),
+        "student": (student, test["onnx"]["score"], row),
+        "student, int8": (student, test.get("int8", {}).get("score"), {**row, "runtime": "onnx-int8"}),
     }
-    for model, (parameters, score) in facts.items():
-        timed = matching(report, model, row)
+    for name, (parameters, score, setting) in facts.items():
+        model = name.partition(",")[0]
+        timed = matching(report, model, setting)
         if timed is None or parameters is None:
             continue
-        speedup = 1.0 if model == "bert-base" else timed.get("speedup_vs_bert_base")
+        speedup = 1.0 if model == "bert-base" else timed.get("speedup_vs_bert_base", timed.get("speedup_vs_bert_base_fp32"))
         found.append(
             [
-                model,
+                name,
                 f"{parameters / 1e6:.1f} M",
                 "-" if score is None else f"{score:.4f}",
                 f"{timed['p50_ms']:.2f}",

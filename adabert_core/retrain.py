@@ -1,7 +1,8 @@
 """Stage retrain: the derived student trained with task and distillation losses, then exported.
 
 Comes in: TeacherDir, TargetsDir, SearchDir. Goes out: StudentDir, a Hugging Face model with tokenizer, genotype.json and
-onnx/model.onnx, whose weights are the moving average that validated best.
+onnx/model.onnx, whose weights are the moving average that validated best, and onnx/model_int8.onnx, which is served if it
+passes its gate on the validation split.
 """
 
 import logging
@@ -12,7 +13,7 @@ import numpy as np
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import RetrainConfig
 from adabert_core.evaluate import scores
-from adabert_core.export import export_student, onnx_logits, open_session
+from adabert_core.export import FP32, INT8, export_int8, export_student, onnx_logits, open_session
 from adabert_core.runtime import make_accelerator
 from adabert_core.search_space import Genotype
 from adabert_core.stages import StageReport, stage_frame
@@ -27,6 +28,7 @@ from adabert_core.tracking import Tracker
 log = logging.getLogger(__name__)
 STAGE = "retrain"
 _PARITY = 1e-3
+_CALIBRATION_ROWS = 256
 
 
 class ExportError(RuntimeError):
@@ -54,7 +56,10 @@ def run(
             checkpoint_key=frame.checkpoint_key,
         )
         save_student(student, teacher, genotype, frame.path)
-        frame.metrics.update(check_onnx(student, frame.path, Collator(targets.validation.rows, teacher.template), targets))
+        real = np.nonzero(targets.train.labels >= 0)[0][:_CALIBRATION_ROWS]
+        export_int8(student, frame.path / INT8, Collator(targets.train.rows, teacher.template), real)
+        validation = Collator(targets.validation.rows, teacher.template)
+        frame.metrics.update(check_onnx(student, frame.path, validation, targets, config.int8_tolerance))
         frame.metrics["parameters"] = sum(p.numel() for p in student.parameters())
         tracker.artifact(frame.path / "genotype.json")
         log.info(
@@ -70,27 +75,49 @@ def save_student(student: AdaBertForSequenceClassification, teacher: Teacher, ge
     teacher.tokenizer.model_max_length = teacher.max_length
     teacher.tokenizer.save_pretrained(path)
     (path / "genotype.json").write_text(genotype.to_json(), encoding="utf-8")
-    export_student(student, path / "onnx" / "model.onnx")
+    export_student(student, path / FP32)
 
 
-def check_onnx(student: AdaBertForSequenceClassification, path: Path, rows: Collator, targets: Targets) -> dict[str, float]:
-    """Returns torch's and ONNX's validation scores and their largest difference in logits.
+def check_onnx(
+    student: AdaBertForSequenceClassification, path: Path, rows: Collator, targets: Targets, tolerance: float
+) -> dict[str, float]:
+    """Returns validation scores and differences in logits of both ONNX files, and writes parity.json.
 
     Raises:
-        ExportError: the two answer differently on the validation split.
+        ExportError: fp32 and torch answer differently on the validation split.
     """
     expected = network_logits(student.network, student.depth, rows, make_accelerator("cpu", "fp32"))
     student.eval()
-    found = onnx_logits(open_session(path / "onnx" / "model.onnx"), rows)
+    found = onnx_logits(open_session(path / FP32), rows)
     difference = float(np.abs(expected - found).max())
     top = np.sort(expected, axis=1)
     undecided = top[:, -1] - top[:, -2] <= 2 * difference  # a tie to the last bit may fall either way
     same = float(((expected.argmax(1) == found.argmax(1)) | undecided).mean())
     if difference > _PARITY or same < 1:
         raise ExportError(
-            f"{path / 'onnx'} differs from torch by {difference:.2g}, same answer on {same:.2%}: report genotype.json."
+            f"{path / FP32} differs from torch by {difference:.2g}, same answer on {same:.2%}: report genotype.json."
         )
     labels, metric = targets.validation.labels, targets.info["metric"]
     values = scores(labels, found.argmax(1), metric)
-    write_json(path / "parity.json", {"max_logit_difference": difference, "same_answer": same})
-    return {**{f"validation_{name}": value for name, value in values.items()}, "onnx_max_logit_difference": difference}
+    int8 = int8_gate(found, onnx_logits(open_session(path / INT8), rows), labels, metric, tolerance)
+    write_json(path / "parity.json", {"max_logit_difference": difference, "same_answer": same, "int8": int8})
+    return {
+        **{f"validation_{name}": value for name, value in values.items()},
+        "onnx_max_logit_difference": difference,
+        **{f"int8_{name}": float(value) for name, value in int8.items()},
+    }
+
+
+def int8_gate(fp32: np.ndarray, int8: np.ndarray, labels: np.ndarray, metric: str, tolerance: float) -> dict[str, float | bool]:
+    """Returns how far int8's answers to the validation split are from fp32's, and whether its score is near enough."""
+    lost = scores(labels, fp32.argmax(1), metric)["score"] - scores(labels, int8.argmax(1), metric)["score"]
+    passed = bool(np.isfinite(int8).all() and lost <= tolerance)
+    if not passed:
+        log.warning("int8 loses %.4f of the validation %s, more than %.4f: fp32 will be served", lost, metric, tolerance)
+    return {
+        "passed": passed,
+        "score_lost": lost,
+        "tolerance": tolerance,
+        "max_logit_difference": float(np.abs(fp32 - int8).max()),
+        "same_answer": float((fp32.argmax(1) == int8.argmax(1)).mean()),
+    }

@@ -1,9 +1,10 @@
 """Text in, label and scores out, from an ONNX student: onnxruntime, tokenizers and numpy, no torch.
 
-Comes in: a folder with model.onnx, tokenizer.json and serving.json or a StudentDir. Goes out: predictions. This file is also
-logged with the MLflow model as its code, so it imports nothing of this package.
+Comes in: a folder with model.onnx, model_int8.onnx, tokenizer.json and serving.json, or a StudentDir. Goes out: predictions.
+This file is also logged with the MLflow model as its code, so it imports nothing of this package.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -15,14 +16,17 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-_BATCH = 64
+_BATCH = 32
+_OUTPUTS = ["logits"]
 
 
 class Predictor:
-    """A loaded student. Texts are sorted by length, so that a long one does not slow down the short ones."""
+    """A loaded student, one session for all calls. Texts are sorted by length, and a batch is as long as its longest."""
 
-    def __init__(self, folder: Path, threads: int = 0) -> None:
-        """Loads the model; `threads` 0 means as many as there are cores.
+    def __init__(self, folder: Path, threads: int = 1, precision: str = "auto") -> None:
+        """Loads the model; `threads` 0 means as many as there are cores, precision is fp32, int8 or auto.
+
+        auto is int8 where that has passed its gate against fp32.
 
         Raises:
             FileNotFoundError: the folder holds no student.
@@ -30,46 +34,62 @@ class Predictor:
         settings = folder / "serving.json"
         if settings.is_file():
             known = json.loads(settings.read_text(encoding="utf-8"))
-            self.labels, limit, model = known["labels"], known["max_length"], folder / "model.onnx"
+            self.labels, limit, models, passed = known["labels"], known["max_length"], folder, known.get("int8", False)
         else:
             names = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
             self.labels = [names[str(i)] for i in range(len(names))]
             limit = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"]
-            model = folder / "onnx" / "model.onnx"
+            models = folder / "onnx"
+            passed = json.loads((folder / "parity.json").read_text(encoding="utf-8")).get("int8", {}).get("passed", False)
+        self.precision = ("int8" if passed else "fp32") if precision == "auto" else precision
+        self.model = models / {"fp32": "model.onnx", "int8": "model_int8.onnx"}[self.precision]
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(int(limit), strategy="longest_first")
         self._tokenizer.no_padding()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(self.model, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:
         """Returns for each text (or pair) its label, that label's score and all scores by name."""
         if not texts:
             return []
-        encoded = self._tokenizer.encode_batch(list(texts))
-        order = np.argsort([len(e.ids) for e in encoded], kind="stable")
-        scores = np.empty((len(encoded), len(self.labels)), np.float32)
+        rows = self.tokenize(texts)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        logits = np.empty((len(rows), len(self.labels)), np.float32)
         for first in range(0, len(order), _BATCH):
             part = order[first : first + _BATCH]
-            scores[part] = _softmax(self._logits([encoded[i].ids for i in part]))
-        best = scores.argmax(1)
-        return [
-            {
-                "label": self.labels[b],
-                "score": float(row[b]),
-                "scores": {name: float(value) for name, value in zip(self.labels, row, strict=True)},
-            }
-            for b, row in zip(best, scores, strict=True)
-        ]
+            logits[part] = self.logits(*padded([rows[i] for i in part]))
+        return self.answers(logits)
 
-    def _logits(self, rows: list[list[int]]) -> np.ndarray:
-        ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
-        mask = np.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)], mask[i, : len(row)] = row, 1
-        return self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+    def tokenize(self, texts: Sequence[str | tuple[str, str]]) -> list[list[int]]:
+        """Returns each text's token ids, special ones among them."""
+        return [encoded.ids for encoded in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def logits(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Ids and mask (B, L) -> logits (B, classes)."""
+        return self._session.run(_OUTPUTS, {"input_ids": ids, "attention_mask": mask})[0]
+
+    def answers(self, logits: np.ndarray) -> list[dict[str, Any]]:
+        """Returns label, score and scores by name for each row of logits."""
+        found = []
+        for row in _softmax(logits).tolist():
+            score = max(row)
+            found.append(
+                {"label": self.labels[row.index(score)], "score": score, "scores": dict(zip(self.labels, row, strict=True))}
+            )
+        return found
+
+
+def padded(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask (B, L) of token ids, L the longest row's length."""
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.zeros(mask.shape, np.int64)
+    ids[mask] = np.fromiter(itertools.chain.from_iterable(rows), np.int64, int(lengths.sum()))
+    return ids, mask.astype(np.int64)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -85,8 +105,9 @@ def _define_mlflow_model() -> None:
 
     class StudentModel(PythonModel):
         def load_context(self, context: Any) -> None:
-            threads = int(os.environ.get("ADABERT_THREADS", "0"))
-            self.predictor = Predictor(Path(context.artifacts["student"]), threads)
+            threads = int(os.environ.get("ADABERT_THREADS", "1"))
+            precision = os.environ.get("ADABERT_PRECISION", "auto")
+            self.predictor = Predictor(Path(context.artifacts["student"]), threads, precision)
 
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - MLflow reads hints as a schema
             texts = model_input["text"].astype(str).tolist()

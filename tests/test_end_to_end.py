@@ -75,7 +75,15 @@ def test_run_leaves_one_whole_directory_per_stage_and_a_report(in_process: Path)
         assert 0 < manifest["peak_memory_bytes"] < 4e9
     report = json.loads((in_process / "benchmark" / "report.json").read_text())
     assert report["student"]["parameters"] < report["teacher"]["parameters"] * 20
-    assert {row["model"] for row in report["latency"]} == {"student", "teacher"}
+    timed = {(row["model"], row["runtime"]) for row in report["latency"]}
+    assert timed == {("student", "onnx-int8"), *((m, r) for m in ("student", "teacher") for r in ("onnx", "torch"))}
+    (int8,) = [row for row in report["latency"] if row["runtime"] == "onnx-int8"]
+    assert {key for key in int8 if key.startswith("speedup")} == {"speedup_vs_teacher_fp32"}
+    assert report["student"]["bytes_on_disk"]["int8"] < report["student"]["bytes_on_disk"]["fp32"]
+    assert report["student"]["metrics"]["test"].keys() == {"onnx", "int8", "torch"}
+    retrained = json.loads((in_process / "retrain" / "manifest.json").read_text())["metrics"]
+    assert retrained["int8_passed"] == report["student"]["int8"]["passed"]
+    assert retrained["int8_same_answer"] > 0.9
     assert (in_process / "benchmark" / "report.html").stat().st_size > 10_000
     assert not (in_process / "checkpoints").exists()
 

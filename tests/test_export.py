@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from adabert_core.export import export_onnx, export_student, fold_batch_norms, onnx_logits, open_session
+from adabert_core.export import export_int8, export_student, measured_ranges, onnx_logits, open_session
 from adabert_core.search_space import Genotype, random_genotype
 from adabert_core.student import AdaBertConfig, AdaBertForSequenceClassification
 from adabert_core.tokens import Collator, Ragged, Template, TokenRows
@@ -25,13 +25,25 @@ EVERY_KIND = Genotype(
         (3, 4, "identity"),
     ),
 )
+CONVOLUTIONS = Genotype(
+    3,
+    (
+        (0, 2, "dil_conv_3"),
+        (1, 2, "dil_conv_5"),
+        (1, 3, "conv_3"),
+        (2, 3, "conv_3"),
+        (0, 4, "identity"),
+        (1, 4, "conv_5"),
+    ),
+)
+NOTHING_INSIDE = Genotype(3, ((0, 2, "zero"), (1, 2, "zero"), (2, 3, "conv_3"), (2, 4, "identity"), (3, 4, "zero")))
 
 
-def student(genotype, separator_id=None, classes=3, seed=0):
+def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40):
     """Random weights and statistics, in evaluation mode."""
     torch.manual_seed(seed)
     config = AdaBertConfig(
-        vocab_size=40,
+        vocab_size=vocabulary,
         channels=8,
         max_position_embeddings=48,
         genotype=json.loads(genotype.to_json()),
@@ -45,6 +57,9 @@ def student(genotype, separator_id=None, classes=3, seed=0):
                 for tensor in (module.running_mean, module.weight, module.bias):
                     nn.init.normal_(tensor)
                 module.running_var.uniform_(0.5, 2.0)
+        for name, tensor in model.named_parameters():
+            if "node_weights" in name or "depth_weights" in name:
+                nn.init.normal_(tensor)
     return model
 
 
@@ -67,40 +82,65 @@ def expected_logits(model, rows):
 
 @pytest.mark.parametrize(
     ("genotype", "pair"),
-    [(EVERY_KIND, False), (random_genotype(random.Random(1), 3), True), (random_genotype(random.Random(2), 1), True)],
-    ids=["single", "pair_3_cells", "pair_1_cell"],
+    [
+        (EVERY_KIND, False),
+        (random_genotype(random.Random(1), 3), True),
+        (random_genotype(random.Random(2), 1), True),
+        (CONVOLUTIONS, False),
+        (NOTHING_INSIDE, False),
+        (NOTHING_INSIDE, True),
+    ],
+    ids=["single", "pair_3_cells", "pair_1_cell", "convolutions", "empty_nodes", "pair_empty_nodes"],
 )
 def test_onnx_answers_as_torch_at_any_batch_and_length(genotype, pair, tmp_path):
     model, rows = student(genotype, SEP if pair else None), rows_of(pair)
-    export_onnx(fold_batch_norms(model), tmp_path / "onnx" / "model.onnx")
+    export_student(model, tmp_path / "onnx" / "model.onnx")
     session = open_session(tmp_path / "onnx" / "model.onnx", threads=1)
     expected = expected_logits(model, rows)
     assert expected.std(0).min() > 1e-3
     for batch_size in (1, 7, 40):
-        np.testing.assert_allclose(onnx_logits(session, rows, batch_size), expected, atol=1e-4, rtol=0)
+        np.testing.assert_allclose(onnx_logits(session, rows, batch_size), expected, atol=1e-5, rtol=0)
     padded = {name: nn.functional.pad(tensor, (0, 9)).numpy() for name, tensor in rows(np.array([0, 1])).items()}
-    np.testing.assert_allclose(session.run(None, padded)[0], expected[:2], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(session.run(None, padded)[0], expected[:2], atol=1e-5, rtol=0)
     assert [given.name for given in session.get_inputs()] == ["input_ids", "attention_mask"]
     assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["model.onnx"]  # no weights beside it
     assert isinstance(session, onnxruntime.InferenceSession)
 
 
-@torch.no_grad()
-def test_folded_student_answers_as_the_trained_one_which_stays_whole():
-    model, rows = student(EVERY_KIND), rows_of(pair=False)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    folded = fold_batch_norms(model)
-    np.testing.assert_allclose(expected_logits(folded, rows), expected_logits(model, rows), atol=1e-5, rtol=0)
-    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert len([module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]) == 6
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+@pytest.mark.parametrize("genotype", [EVERY_KIND, CONVOLUTIONS], ids=["every_kind", "convolutions"])
+@pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
+def test_int8_answers_nearly_as_fp32_and_padding_changes_nothing(genotype, pair, tmp_path):
+    model, rows = student(genotype, SEP if pair else None), rows_of(pair)
+    export_int8(model, tmp_path / "model.onnx", rows, np.arange(40))
+    session = open_session(tmp_path / "model.onnx", threads=1)
+    expected, alone = expected_logits(model, rows), onnx_logits(session, rows, 1)
+    assert 1e-5 < np.abs(alone - expected).max() < 0.06 * expected.std()
+    for batch_size in (7, 40):
+        np.testing.assert_allclose(onnx_logits(session, rows, batch_size), alone, atol=1e-6, rtol=0)
+    padded = {name: nn.functional.pad(tensor, (0, 9)).numpy() for name, tensor in rows(np.array([0, 1])).items()}
+    np.testing.assert_allclose(session.run(None, padded)[0], alone[:2], atol=1e-6, rtol=0)
 
 
-def test_folding_a_student_in_training_uses_its_running_statistics():
-    model, rows = student(EVERY_KIND), rows_of(pair=False)
-    expected = expected_logits(model, rows)
-    np.testing.assert_allclose(expected_logits(fold_batch_norms(model.train()), rows), expected, atol=1e-5, rtol=0)
-    assert model.training
+def test_int8_file_is_small_and_the_same_every_time(tmp_path):
+    model, rows = student(EVERY_KIND, vocabulary=4000), rows_of(pair=False)
+    for name in ("model_int8.onnx", "again.onnx"):
+        export_int8(model, tmp_path / name, rows, np.arange(20))
+    export_student(model, tmp_path / "model.onnx")
+    content = (tmp_path / "model_int8.onnx").read_bytes()
+    assert (tmp_path / "again.onnx").read_bytes() == content
+    assert len(content) < 0.6 * len((tmp_path / "model.onnx").read_bytes())
+
+
+def test_ranges_are_the_greatest_values_that_real_rows_reach():
+    model, rows = student(CONVOLUTIONS), rows_of(pair=False)
+    found = measured_ranges(model, rows, np.arange(40))
+    seen = []
+    handle = model.network.embedding.register_forward_hook(lambda *call: seen.append(call[2].clamp(min=0).max().item()))
+    expected_logits(model, rows)
+    handle.remove()
+    share = torch.softmax(model.network.depth_weights["3"], dim=0)[0].item()  # which the graph keeps in the state
+    assert found["embedding"] == pytest.approx(share * max(seen), rel=1e-5)
+    assert set(found) == {"embedding", "cell1.node2", "cell1", "cell2.node2", "cell2", "cell3.means"}
 
 
 def test_exported_student_holds_no_path_of_this_machine(tmp_path):

@@ -6,7 +6,7 @@ from adabert_core.config import parse_section
 from adabert_core.register import decide, pack_model
 
 
-def report(score=0.90, retention=0.97, p50=2.0):
+def report(score=0.90, retention=0.97, p50=2.0, int8=False):
     def row(model, runtime, batch, length, milliseconds):
         return {"model": model, "runtime": runtime, "threads": 1, "batch": batch, "length": length, "p50_ms": milliseconds}
 
@@ -14,7 +14,10 @@ def report(score=0.90, retention=0.97, p50=2.0):
         "metric": "accuracy",
         "data_version": "v1",
         "retention": retention,
-        "student": {"metrics": {"test": {"onnx": {"score": score}, "torch": {"score": 0.1}}}},
+        "student": {
+            "metrics": {"test": {"onnx": {"score": score}, "int8": {"score": score - 0.002}, "torch": {"score": 0.1}}},
+            "int8": {"passed": int8},
+        },
         "latency": [
             row("student", "onnx", 1, 32, 0.5),
             row("student", "onnx", 1, 128, p50),
@@ -35,6 +38,11 @@ def test_first_student_that_keeps_enough_is_champion():
         "score": 0.90,
         "reasons": ["retention 0.970, needed 0.950"],
     }
+
+
+@pytest.mark.parametrize(("int8", "score"), [(True, 0.898), (False, 0.90)])
+def test_score_is_that_of_the_network_that_will_be_served(int8, score):
+    assert decide(report(int8=int8), gate(), None)["score"] == pytest.approx(score)
 
 
 @pytest.mark.parametrize(("retention", "alias"), [(0.95, "champion"), (0.9499, "challenger")])
@@ -81,6 +89,8 @@ def test_packed_model_holds_what_serving_needs(tmp_path):
     student = tmp_path / "student"
     (student / "onnx").mkdir(parents=True)
     (student / "onnx" / "model.onnx").write_bytes(b"onnx")
+    (student / "onnx" / "model_int8.onnx").write_bytes(b"int8")
+    (student / "parity.json").write_text(json.dumps({"int8": {"passed": True}}))
     (student / "config.json").write_text(json.dumps({"id2label": {str(i): f"class {i}" for i in range(12)}}))
     (student / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 64}))
     for name in ("tokenizer.json", "genotype.json", "model.safetensors"):
@@ -90,5 +100,7 @@ def test_packed_model_holds_what_serving_needs(tmp_path):
     assert settings["max_length"] == 64
     assert settings["pair"] is False
     assert settings["labels"] == [f"class {i}" for i in range(12)]  # by number: not 0, 1, 10, 11, 2
+    assert settings["int8"] is True
     assert (tmp_path / "model" / "model.onnx").read_bytes() == b"onnx"
+    assert (tmp_path / "model" / "model_int8.onnx").read_bytes() == b"int8"
     assert not (tmp_path / "model" / "model.safetensors").exists()

@@ -20,15 +20,16 @@ def small_report(bert_base: bool = True) -> dict[str, Any]:
         row("student", 128, 2.0, speedup_vs_bert_base=30.0, speedup_vs_teacher=5.0),
         row("teacher", 128, 10.0, speedup_vs_bert_base=6.0),
         row("bert-base", 128, 60.0),
+        row("student", 128, 1.0, speedup_vs_bert_base_fp32=60.0) | {"runtime": "onnx-int8"},
     ]
     if not bert_base:
-        rows = [{k: v for k, v in r.items() if k != "speedup_vs_bert_base"} for r in rows if r["model"] != "bert-base"]
+        rows = [{k: v for k, v in r.items() if "bert_base" not in k} for r in rows if r["model"] != "bert-base"]
     return {
         "metric": "macro_f1",
         "test_rows": 1234,
         "retention": 0.96,
         "teacher": {"parameters": 20_000_000, "metrics": {"test": {"score": 0.9}}},
-        "student": {"parameters": 4_000_000, "metrics": {"test": {"onnx": {"score": 0.864}}}},
+        "student": {"parameters": 4_000_000, "metrics": {"test": {"onnx": {"score": 0.864}, "int8": {"score": 0.862}}}},
         "bert_base": {"parameters": 110_000_000 if bert_base else None},
         "latency": rows,
     }
@@ -53,19 +54,28 @@ def test_table_compares_the_three_models_on_the_headline_setting() -> None:
         ["bert-base", "110.0 M", "-", "60.00", "1.0x"],
         ["teacher", "20.0 M", "0.9000", "10.00", "6.0x"],
         ["student", "4.0 M", "0.8640", "2.00", "30.0x"],
+        ["student, int8", "4.0 M", "0.8620", "1.00", "60.0x"],
     ]
+
+
+def test_table_of_a_run_without_int8_leaves_it_out() -> None:
+    report = small_report()
+    del report["student"]["metrics"]["test"]["int8"]
+    report["latency"] = [r for r in report["latency"] if r["runtime"] != "onnx-int8"]
+    assert [line[0] for line in table(report)] == ["", "bert-base", "teacher", "student"]
 
 
 def test_table_leaves_out_bert_base_when_it_was_not_timed() -> None:
     assert table(small_report(bert_base=False))[1:] == [
         ["teacher", "20.0 M", "0.9000", "10.00", "-"],
         ["student", "4.0 M", "0.8640", "2.00", "-"],
+        ["student, int8", "4.0 M", "0.8620", "1.00", "-"],
     ]
 
 
 def test_table_text_aligns_numbers_to_the_right() -> None:
     lines = table_text(small_report()).split("\n")
-    assert lines[1] == "bert-base     110.0 M              -               60.00      1.0x"
+    assert lines[1] == "bert-base         110.0 M              -               60.00      1.0x"
     assert len({len(line) for line in lines}) == 1
 
 

@@ -1,0 +1,312 @@
+"""The student as an ONNX graph that holds little but its arithmetic, in fp32 or int8.
+
+Comes in: a trained student, and for int8 the ranges of its states. Goes out: a model with inputs (batch, length) of int64 and
+logits (batch, classes). What the network writes as many operations is put together where that is the same function:
+  - Every state is a table of rows (batch * length, C). The convolutions that add up to one state are one matrix product over
+    the rows around each position; a row outside the text is a row of zeros, so no mask is applied anywhere else.
+  - ReLU and the pools commute with positive factors, so the shares of nodes and depths go into the weights.
+  - A node that no other node reads is added to its cell's output at once. The last cell is only averaged, and the average
+    goes through a convolution before its weights do.
+"""
+
+import dataclasses
+from typing import NamedTuple, Protocol, cast
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto
+from onnx.helper import make_tensor_value_info
+from torch import Tensor, nn
+
+from adabert_core.network import Cell, Embedding
+from adabert_core.onnx_graph import Graph
+from adabert_core.operations import ReluConvNorm
+from adabert_core.search_space import INPUTS
+from adabert_core.student import AdaBertForSequenceClassification
+
+_REACH = 6  # of the widest convolution, 7 positions two apart
+
+
+class State(NamedTuple):
+    """A state of the network in the graph: `tensor` (batch * length, C) holds `share` times its value."""
+
+    tensor: str
+    share: float
+
+
+class Arithmetic(Protocol):
+    """How numbers are kept and multiplied: fp32 here, int8 in quantization."""
+
+    zeros: np.ndarray  # (1, C), the row that stands outside every text
+
+    def look_up(self, graph: Graph, table: np.ndarray, ids: str) -> str:
+        """Rows of a table (V, C) by ids (B, L) -> (B, L, C)."""
+
+    def positive(self, graph: Graph, tensor: str) -> str:
+        """ReLU of a tensor, ready to be multiplied."""
+
+    def multiply(self, graph: Graph, rows: str, weights: list[tuple[str, np.ndarray]], bias: np.ndarray, name: str) -> str:
+        """Rows (n, k * C) times the weights (C, C) that belong to each tensor they came from, plus the bias."""
+
+
+class Fp32:
+    """Floating point throughout."""
+
+    def __init__(self, channels: int) -> None:
+        self.zeros = np.zeros((1, channels), np.float32)
+
+    def look_up(self, graph: Graph, table: np.ndarray, ids: str) -> str:
+        """See Arithmetic."""
+        return graph.add("Gather", table, ids)
+
+    def positive(self, graph: Graph, tensor: str) -> str:
+        """See Arithmetic."""
+        return graph.add("Relu", tensor)
+
+    def multiply(self, graph: Graph, rows: str, weights: list[tuple[str, np.ndarray]], bias: np.ndarray, name: str) -> str:
+        """See Arithmetic."""
+        table = np.concatenate([weight for _, weight in weights])
+        return graph.add("Gemm", rows, table, bias, name=name)
+
+
+@dataclasses.dataclass
+class Terms:
+    """A sum of operations on states, not yet in the graph."""
+
+    taps: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict)  # (tensor, offset) -> (C, C)
+    bias: np.ndarray | float = 0.0
+    others: dict[tuple[str, str], float] = dataclasses.field(default_factory=dict)  # (operation, tensor) -> factor
+
+    def add(self, name: str, operation: nn.Module, state: State, share: float) -> None:
+        """Adds `share` times an operation on a state."""
+        tensor, factor = state.tensor, share / state.share
+        if isinstance(operation, ReluConvNorm):
+            weight, bias = _folded(operation)
+            (_, dilation), taps = operation.conv.dilation, weight.shape[-1]
+            for i in range(taps):
+                key = (tensor, dilation * (i - taps // 2))
+                self.taps[key] = self.taps.get(key, 0.0) + factor * weight[:, :, 0, i].T
+            self.bias = self.bias + share * bias
+        elif name != "zero":
+            self.others[(name, tensor)] = self.others.get((name, tensor), 0.0) + factor
+
+
+class StudentGraph:
+    """The graph of one student; `build` makes the model."""
+
+    def __init__(self, student: AdaBertForSequenceClassification, arithmetic: Arithmetic) -> None:
+        self.network = student.network
+        self.depth, self.channels = student.depth, student.config.channels
+        self.arithmetic, self.graph = arithmetic, Graph()
+        self.read: dict[str, str] = {}  # tensor -> its ReLU, ready to be multiplied
+        self._windows_made: dict[tuple[tuple[int, int], ...], str] = {}
+        self._pools: dict[tuple[str, str], str] = {}
+
+    def build(self, watched: bool = False) -> onnx.ModelProto:
+        """Returns the model; `watched` makes every tensor that int8 would round an output as well."""
+        shares = _softmax(self.network.depth_weights[str(self.depth)])
+        add = self.graph.add
+        self.mask = add("Cast", "attention_mask", to=TensorProto.FLOAT)  # (B, L)
+        self.shape = add("Shape", "input_ids")
+        self.table_shape = add("Concat", self.shape, [self.channels], axis=0)  # (B, L, C)
+        self.length = add("Shape", "input_ids", start=1, end=2)  # (1,)
+        self.span = add("Range", 0, add("Squeeze", self.length), 1)  # (L,)
+        first, second, means = self._embedded(shares[0])
+        self._number_rows()
+        self.nothing = first.tensor  # times zero, for a sum without terms
+        pooled: dict[str, float] = {} if means else {first.tensor: 1.0}
+        for k, cell in enumerate(self.network.cells, 1):
+            terms = self._cell(cast("Cell", cell), f"cell{k}", first, second, shares[k])
+            if k < self.depth:
+                first, second = second, State(self._sum(terms, f"cell{k}"), shares[k])
+                pooled[second.tensor] = pooled.get(second.tensor, 0.0) + 1.0
+        for (operation, tensor), factor in terms.others.items():
+            pooled_tensor = self._other(operation, tensor)
+            pooled[pooled_tensor] = pooled.get(pooled_tensor, 0.0) + factor
+        if terms.taps:
+            means.append(self._averaged_taps(terms, f"cell{self.depth}"))
+        if pooled:
+            means.append(self._mean(self._total([self._times(tensor, factor) for tensor, factor in pooled.items()]), self.mask))
+        head = self.network.classifier
+        summary = add("Tanh", self._total(means))
+        add("Gemm", summary, _array(head.weight).T, _array(head.bias), name="logits")
+        tensors: dict[str, list[str | int]] = {"logits": ["batch", head.out_features]}
+        if watched:
+            tensors |= {tensor: ["rows", "columns"] for tensor in self.read}
+        return self.graph.model(
+            [make_tensor_value_info(given, TensorProto.INT64, ["batch", "length"]) for given in ("input_ids", "attention_mask")],
+            [make_tensor_value_info(made, TensorProto.FLOAT, shape) for made, shape in tensors.items()],
+        )
+
+    def _cell(self, cell: Cell, name: str, first: State, second: State, share: float) -> Terms:
+        """The cell's output as terms; the nodes that others read are in the graph."""
+        shares = [share * part for part in _softmax(cell.node_weights)]
+        operations = {edge: next(iter(kept.items())) for edge, kept in cell.edges.items()}  # type: ignore[operator]
+        readers = {source for incoming in cell.incoming for source, edge in incoming if operations[edge][0] != "zero"}
+        states, output = [first, second], Terms()
+        for node, incoming in enumerate(cell.incoming, INPUTS):
+            terms, own = (Terms() if node in readers else output), shares[node - INPUTS]
+            for source, edge in incoming:
+                terms.add(operations[edge][0], operations[edge][1], states[source], own)
+            tensor = ""
+            if node in readers:
+                tensor = self._sum(terms, f"{name}.node{node}")
+                output.others[("identity", tensor)] = output.others.get(("identity", tensor), 0.0) + 1.0
+            states.append(State(tensor, own))
+        return output
+
+    def _embedded(self, share: float) -> tuple[State, State, list[str]]:
+        """Both inputs of the first cell and, for pairs, the means (B, C) of each over its own text."""
+        embedding, separator = self.network.embedding, self.network.separator_id
+        if separator is None:
+            state = State(self._embedding(embedding, "input_ids", 0, share, "embedding"), share)
+            return state, state, []
+        add = self.graph.add
+        marks = add("Cast", add("Equal", "input_ids", separator), to=TensorProto.INT64)
+        before = add("Sub", add("CumSum", marks, 1), marks)  # separators to the left, (B, L)
+        in_b = add("Mul", add("Cast", add("Greater", before, 0), to=TensorProto.FLOAT), self.mask)
+        mask_a = add("Sub", self.mask, in_b)
+        length_a, length_b = (add("Cast", add("ReduceSum", mask, [1]), to=TensorProto.INT64) for mask in (mask_a, in_b))
+        source = add("Min", add("Add", self.span, length_a), add("Sub", self.length, [1]))
+        ids_b = add("GatherElements", "input_ids", source, axis=1)
+        mask_b = add("Cast", add("Less", self.span, length_b), to=TensorProto.FLOAT)
+        found, means = [], []
+        for segment, (ids, mask) in enumerate((("input_ids", mask_a), (ids_b, mask_b))):
+            rows = self._embedding(embedding, ids, segment, share, f"text{segment}.rows")
+            rows = add("Mul", rows, add("Reshape", mask, [-1, 1]), name=f"text{segment}")
+            means.append(add("Mul", self._mean(rows, mask), 0.5))
+            found.append(State(rows, share))
+        self.mask = add("Max", mask_a, mask_b)
+        return found[0], found[1], means
+
+    def _embedding(self, embedding: Embedding, ids: str, segment: int, share: float, name: str) -> str:
+        """`share` times the normalised vectors of ids (B, L) -> (B * L, C)."""
+        places = _array(embedding.position.weight)
+        if embedding.segment is not None:
+            places = places + _array(embedding.segment.weight)[segment]
+        place = self.graph.add("Slice", places, [0], self.length)
+        words = self.arithmetic.look_up(self.graph, _array(embedding.word.weight), ids)
+        scale, shift = (share * _array(part) for part in (embedding.norm.weight, embedding.norm.bias))
+        normed = self.graph.add(
+            "LayerNormalization",
+            self.graph.add("Add", words, place),
+            scale,
+            shift,
+            epsilon=embedding.norm.eps,
+        )
+        return self.graph.add("Reshape", normed, [-1, self.channels], name=name)
+
+    def _number_rows(self) -> None:
+        """Numbers the real positions from 1 on, in the order of the rows, with zeros at pads and around: (B, L + reach)."""
+        add = self.graph.add
+        count = add("Size", "input_ids")
+        numbers = add("Reshape", add("Range", 1, add("Add", count, 1), 1), self.shape)
+        real = add("Mul", numbers, add("Cast", self.mask, to=TensorProto.INT64))
+        self.numbers = add("Pad", real, [0, _REACH, 0, _REACH], 0)
+        self.block = add("Add", count, 1)  # rows of one state with its row of zeros
+
+    def _windows(self, pattern: tuple[tuple[int, int], ...]) -> str:
+        """Rows (B, L, k) to read around each position: (state, offset) each, in states stacked with their row of zeros."""
+        if pattern not in self._windows_made:
+            add = self.graph.add
+            offsets = np.array([[offset + _REACH for _, offset in pattern]])
+            columns = add("Add", add("Unsqueeze", self.span, [1]), offsets)  # (L, k)
+            rows = add("Gather", self.numbers, columns, axis=1)
+            blocks = np.array([number for number, _ in pattern])
+            self._windows_made[pattern] = add("Add", rows, add("Mul", self.block, blocks)) if blocks.any() else rows
+        return self._windows_made[pattern]
+
+    def _around(self, tensors: list[str], zeros: np.ndarray, windows: str) -> str:
+        """States stacked, each after its row of zeros, and read through windows (B, L, k) -> (B, L, k, C)."""
+        stacked = [part for tensor in tensors for part in (zeros, tensor)]
+        return self.graph.add("Gather", self.graph.add("Concat", *stacked, axis=0), windows)
+
+    def _sum(self, terms: Terms, name: str) -> str:
+        """Puts a sum into the graph; returns its tensor (B * L, C)."""
+        parts = [self._times(self._other(operation, tensor), factor) for (operation, tensor), factor in terms.others.items()]
+        if terms.taps:
+            tensors = list(dict.fromkeys(tensor for tensor, _ in terms.taps))
+            taps = sorted(terms.taps, key=lambda tap: (tensors.index(tap[0]), tap[1]))
+            windows = self._windows(tuple((tensors.index(tensor), offset) for tensor, offset in taps))
+            rows = self._around([self._positive(tensor) for tensor in tensors], self.arithmetic.zeros, windows)
+            rows = self.graph.add("Reshape", rows, [-1, len(taps) * self.channels])
+            weights = [(tensor, terms.taps[(tensor, offset)]) for tensor, offset in taps]
+            parts.append(self.arithmetic.multiply(self.graph, rows, weights, np.asarray(terms.bias), f"{name}.product"))
+        return self._total(parts, name) if parts else self.graph.add("Mul", self.nothing, 0.0, name=name)
+
+    def _averaged_taps(self, terms: Terms, name: str) -> str:
+        """Mean (B, C) over real positions of the convolutions in a sum: every tap's mean, then the weights."""
+        add = self.graph.add
+        padded = add("Pad", self._shares(self.mask), [0, _REACH, 0, _REACH], 0.0)
+        means, weights = [], []
+        for tensor in dict.fromkeys(tensor for tensor, _ in terms.taps):
+            offsets = sorted(offset for owner, offset in terms.taps if owner == tensor)
+            columns = add("Add", self.span, _REACH - np.asarray(offsets)[:, None])  # (k, L)
+            seen = add("Mul", add("Gather", padded, columns, axis=1), add("Unsqueeze", self.mask, [1]))  # (B, k, L)
+            means.append(add("MatMul", seen, add("Reshape", add("Relu", tensor), self.table_shape)))  # (B, k, C)
+            weights += [(f"{name}.means", terms.taps[(tensor, offset)]) for offset in offsets]
+        joined = add("Concat", *means, axis=1)
+        rows = add("Reshape", joined, [-1, len(weights) * self.channels], name=f"{name}.means")
+        return self.arithmetic.multiply(self.graph, self._positive(rows), weights, np.asarray(terms.bias), name)
+
+    def _positive(self, tensor: str) -> str:
+        if tensor not in self.read:
+            self.read[tensor] = self.arithmetic.positive(self.graph, tensor)
+        return self.read[tensor]
+
+    def _other(self, operation: str, tensor: str) -> str:
+        """An operation without weights on a state (B * L, C)."""
+        if operation == "identity":
+            return tensor
+        if (operation, tensor) not in self._pools:
+            self._pools[(operation, tensor)] = self._pool(operation, tensor)
+        return self._pools[(operation, tensor)]
+
+    def _pool(self, operation: str, tensor: str) -> str:
+        add, zeros = self.graph.add, np.zeros((1, self.channels), np.float32)
+        windows = self._windows(((0, -1), (0, 0), (0, 1)))  # (B, L, 3)
+        real = add("Greater", windows, 0)
+        if operation == "max_pool_3":
+            own = add("Slice", windows, [1], [2], [2])
+            near = self._around([tensor], zeros, add("Where", real, windows, own))  # a pad cannot exceed what stands beside it
+            return add("Reshape", add("ReduceMax", near, [2], keepdims=0), [-1, self.channels])
+        count = add("ReduceSum", add("Cast", real, to=TensorProto.FLOAT), [2])  # (B, L, 1)
+        near = add("ReduceSum", self._around([tensor], zeros, windows), [2], keepdims=0)
+        mean = add("Div", near, add("Max", count, 1.0))
+        return add("Reshape", mean, [-1, self.channels])
+
+    def _shares(self, mask: str) -> str:
+        """Mask (B, L) over its sum."""
+        total = self.graph.add("ReduceSum", mask, [1])
+        return self.graph.add("Div", mask, self.graph.add("Max", total, 1.0))
+
+    def _mean(self, tensor: str, mask: str) -> str:
+        """Mean of rows (B * L, C) over the real positions of a mask (B, L) -> (B, C)."""
+        add = self.graph.add
+        shares = add("Unsqueeze", self._shares(mask), [1])
+        return add("Squeeze", add("MatMul", shares, add("Reshape", tensor, self.table_shape)), [1])
+
+    def _times(self, tensor: str, factor: float) -> str:
+        return tensor if factor == 1 else self.graph.add("Mul", tensor, factor)
+
+    def _total(self, parts: list[str], name: str = "") -> str:
+        if len(parts) == 1 and not name:
+            return parts[0]
+        return self.graph.add("Sum", *parts, name=name)
+
+
+def _array(tensor: Tensor | None) -> np.ndarray:
+    assert tensor is not None  # noqa: S101 - optional in torch's types only
+    return tensor.detach().double().numpy()
+
+
+def _softmax(logits: Tensor) -> list[float]:
+    return torch.softmax(logits.detach().double(), dim=0).tolist()
+
+
+def _folded(operation: ReluConvNorm) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (out, in, 1, k) and bias (out,) of a convolution and the BatchNorm behind it."""
+    norm = operation.norm.norm
+    factor = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
+    return _array(operation.conv.weight) * factor[:, None, None, None], _array(norm.bias) - _array(norm.running_mean) * factor

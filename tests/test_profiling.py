@@ -1,0 +1,42 @@
+"""The profile of a small student: its parts, and the floor counted by hand."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from test_export import CONVOLUTIONS, rows_of, student
+from test_serving import folder  # noqa: F401 - a fixture
+
+from adabert_core.export import export_int8, export_student
+from adabert_core.profiling import profile, table_text, work
+
+
+def test_work_is_what_the_genotype_needs(tmp_path):
+    model = student(CONVOLUTIONS, vocabulary=1000)  # 8 channels, 3 classes
+    export_student(model, tmp_path / "model.onnx")
+    operations, moved = work(tmp_path / "model.onnx", length=10)
+    # cell 1, both inputs the same: 5 taps, then 5 + 3; cell 2: 3 + 5, then 5 + 3; cell 3: 3 + 5, and the rest on one averaged row
+    taps, averaged = 5 + 8 + 8 + 8 + 8, 5 + 3
+    assert operations == 2 * 8 * 8 * (10 * taps + averaged) + 2 * 8 * 3
+    weights, biases = 8 * 8 * (taps + averaged) + 8 * 3, 6 * 8 + 3
+    assert moved == 4 * (weights + biases + 10 * 8)
+    export_int8(model, tmp_path / "model_int8.onnx", rows_of(pair=False), np.arange(5))
+    assert work(tmp_path / "model_int8.onnx", length=10)[0] == operations
+    kinds = [node.op_type for node in onnx.load(tmp_path / "model_int8.onnx").graph.node]
+    assert kinds.count("MatMulIntegerToFloat") == 6
+    assert kinds.count("Gemm") == 1  # the classifier
+
+
+def test_profile_has_every_part_and_adds_up(folder):  # noqa: F811
+    text = ("a superb film", "a dull film") if folder[3] else "a superb film"
+    found = profile(folder[0], text, seconds=0.5)
+    assert [p["precision"] for p in found] == ["fp32", "int8"]
+    for p in found:
+        assert p["tokens"] == (9 if folder[3] else 5)
+        assert sum(p["operators_us"].values()) == pytest.approx(p["parts_us"]["session"], abs=2.0)
+        assert 0 < p["floor_us"] < p["p50_us"] <= p["p90_us"]
+        assert p["texts_per_second"] > 0
+    lines = table_text(json.loads(json.dumps(found))).split("\n")
+    assert lines[0].split() == ["us", "fp32", "int8"]
+    assert len({len(line) for line in lines}) == 1
