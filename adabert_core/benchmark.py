@@ -61,6 +61,7 @@ def run(
                 "metrics": quality["teacher"],
             },
             "student": {
+                "architecture": student.config.architecture,
                 "parameters": parameter_count(student),
                 "bytes_on_disk": {"fp32": onnx_file.stat().st_size},
                 "genotype": read_json(inputs["student"] / "genotype.json"),

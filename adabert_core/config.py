@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from adabert_core.errors import UserError
+from adabert_core.search_space import Genotype
 
 _STRICT = ConfigDict(extra="forbid")
 Fraction = typing.Annotated[float, Field(ge=0, lt=1)]
@@ -22,6 +23,19 @@ Positive = typing.Annotated[float, Field(gt=0)]
 Count = typing.Annotated[int, Field(ge=1)]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "bf16", "fp32"]
+Architecture = Literal["adabert", "bilstm", "textcnn", "transformer_2x128", "transformer_4x256", "static_linear", "static_mlp"]
+
+
+def _genotype_words(words: str) -> str:
+    """The words of a genotype; a genotype.json is read at once, so that no file can change behind a config."""
+    if words.endswith(".json"):
+        if not Path(words).is_file():
+            raise UserError(f"search.genotype={words}: no such file; give a genotype.json or words such as 4 x 0>2 conv_3, ...")
+        return str(Genotype.load(Path(words)))
+    return str(Genotype.parse(words)) if words else ""
+
+
+Structure = typing.Annotated[str, AfterValidator(_genotype_words)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -78,7 +92,10 @@ class TargetsConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class SearchConfig:
-    """The supernet, its losses and the two optimisers (names as in ALGORITHM: gamma, beta, tau, K)."""
+    """The supernet, its losses and the two optimisers (names as in ALGORITHM: gamma, beta, tau, K).
+
+    With a `genotype` nothing is searched: that structure is retrained.
+    """
 
     k_max: int = Field(default=8, ge=1, le=8)
     channels: Count = 128
@@ -110,6 +127,7 @@ class SearchConfig:
     trial_explored: int = Field(default=4, ge=0)
     trial_finalists: Count = 3
     trial_final_steps: Count = 600
+    genotype: Structure = ""
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"
@@ -118,7 +136,10 @@ class SearchConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class RetrainConfig:
-    """Training of the derived student with the same task and distillation losses, and its export."""
+    """Training of the derived student with the same task and distillation losses, and its export.
+
+    An `architecture` other than adabert is a peer, trained in the student's place on the same rows, targets and losses.
+    """
 
     epochs: Count = 10
     min_steps: int = 0
@@ -128,6 +149,7 @@ class RetrainConfig:
     temperature: Positive = 1.0
     final_weight: float = Field(default=0.5, ge=0, le=1)
     inherit: bool = False
+    architecture: Architecture = "adabert"
     learning_rate: Positive = 2e-3
     weight_decay: float = 0.01
     warmup_fraction: Fraction = 0.1

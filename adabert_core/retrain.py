@@ -11,6 +11,7 @@ import numpy as np
 
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import RetrainConfig
+from adabert_core.errors import UserError
 from adabert_core.evaluate import scores
 from adabert_core.export import export_student, onnx_logits, open_session
 from adabert_core.runtime import make_accelerator
@@ -39,7 +40,9 @@ def run(
     """Trains and exports the student and returns its validation metrics."""
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         teacher, targets = load_teacher(inputs["teacher"]), read_targets(inputs["targets"])
-        channels = read_manifest(inputs["search"], "search").config["channels"]
+        searched = read_manifest(inputs["search"], "search").config
+        if config.inherit and searched.get("genotype"):
+            raise UserError("retrain.inherit: a given search.genotype has no weights to inherit; set it to false.")
         genotype = Genotype.load(inputs["search"] / "genotype.json")
         supernet = inputs["search"] / "supernet.safetensors" if config.inherit else None
         student, score = train_student(
@@ -47,7 +50,7 @@ def run(
             teacher,
             targets,
             config,
-            channels=channels,
+            channels=searched["channels"],
             supernet=supernet,
             tracker=tracker,
             checkpoints=checkpoints,
