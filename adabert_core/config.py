@@ -220,17 +220,26 @@ def load_run_config(path: Path, overrides: typing.Sequence[str] = ()) -> RunConf
     Raises:
         UserError: the file is missing or not YAML, or a key or value is not known; the nearest known key is named.
     """
+    return parse_run_config(read_yaml(path, overrides))
+
+
+def read_yaml(path: Path, overrides: typing.Sequence[str]) -> dict[str, Any]:
+    """Returns the mapping in a YAML file with `key.key=value` overrides applied.
+
+    Raises:
+        UserError: the file is missing or holds no mapping, or an override is not understood.
+    """
     if not path.is_file():
-        raise UserError(f"--config {path}: no such file; the presets are in pipelines/configs/.")
+        raise UserError(f"{path}: no such file; presets are in pipelines/configs/, experiments in pipelines/experiments/.")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path} is not readable as YAML: {' '.join(str(error).split())}.") from error
+        raise UserError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(raw, dict):
-        raise UserError(f"--config {path}: the top level must be a mapping of sections such as data: and teacher:.")
+        raise UserError(f"{path}: the top level must be a mapping of sections such as data: and teacher:.")
     for override in overrides:
         _apply_override(raw, override)
-    return parse_run_config(raw)
+    return raw
 
 
 def parse_run_config(raw: dict[str, Any]) -> RunConfig:
@@ -246,12 +255,12 @@ def parse_run_config(raw: dict[str, Any]) -> RunConfig:
         for key in _SHARED:
             if key in raw and key in fields:
                 values.setdefault(key, raw[key])
-    return typing.cast("RunConfig", _checked(RunConfig, raw, ""))
+    return typing.cast("RunConfig", checked(RunConfig, raw, ""))
 
 
 def parse_section(section: str, raw: dict[str, Any]) -> Any:
     """Returns the checked config of one stage."""
-    return _checked(_section_class(section), raw, f"{section}.")
+    return checked(_section_class(section), raw, f"{section}.")
 
 
 def _section_class(section: str) -> type:
@@ -276,7 +285,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: the value is not valid YAML.") from error
 
 
-def _checked(cls: type, raw: dict[str, Any], prefix: str) -> Any:
+def checked(cls: type, raw: Any, prefix: str) -> Any:
+    """Returns `raw` as a config dataclass; the sentence of an error puts `prefix` before the key, and names the nearest one."""
     try:
         return TypeAdapter(cls).validate_python(raw)
     except ValidationError as error:

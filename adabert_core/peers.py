@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adabert_core.network import AdaBertNetwork, Gates, masked_mean, split_pair
 
 WORD = 256  # all components that the teacher's word vectors have
+_WIDTHS = (3, 4, 5)
 
 
 class BiLSTM(nn.Module):
@@ -40,21 +41,21 @@ class TextCNN(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.filters = nn.ModuleList(nn.Conv1d(WORD, 100, width) for width in (3, 4, 5))
+        self.filters = nn.ModuleList(nn.Conv1d(WORD, 100, width) for width in _WIDTHS)
         self.width = 300
 
     def forward(self, x: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Words (B, L, WORD) -> (B, 300); of the windows, those count that start at a real position."""
         image, real = x.transpose(1, 2), mask.unsqueeze(1)
         found = []
-        for convolution in self.filters:
-            windows = convolution(F.pad(image, (0, convolution.kernel_size[0] - 1)))
+        for width, convolution in zip(_WIDTHS, self.filters, strict=True):
+            windows = convolution(F.pad(image, (0, width - 1)))
             found.append((F.relu(windows) * real).amax(-1))
         return torch.cat(found, dim=-1)
 
 
 class WordMean(nn.Module):
-    """The mean word vector, rare words weighing more: log(1 + rank), a WordPiece vocabulary being sorted (as model2vec has it)."""
+    """The mean word vector, rare words weighing more by Zipf's law: log(1 + rank), as in model2vec; vocabularies are sorted."""
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
