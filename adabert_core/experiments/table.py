@@ -81,37 +81,21 @@ def _times(records: Sequence[dict[str, Any]], model: str) -> list[float | None]:
 
 def markdown(records: Sequence[dict[str, Any]]) -> str:
     """The table: a line per task and variant, and one for each task's teacher."""
-    length = max((row["length"] for record in records for row in record["latency"]), default=0)
-    heads = [
-        "task",
-        "variant",
-        "n",
-        "test",
-        "validation",
-        "of teacher",
-        "parameters",
-        "cost",
-        f"ms, 1 x {length}",
-        "BERT-base, times",
-    ]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     rows = spread(records)
+    length = max(row["length"] for record in records for row in record["latency"])
+    heads = f"task | variant | n | test | validation | of teacher | parameters | cost | ms, 1 x {length} | faster"
+    lines = [f"| {heads} |", "|---" * len(heads.split("|")) + "|"]
     for task in dict.fromkeys(row["task"] for row in rows):
-        part = [row for row in rows if row["task"] == task]
-        known = spread([{**record, "variant": ""} for record in records if record["task"] == task])[0]
-        seeds = len({record["seed"] for record in records if record["task"] == task})
-        name = f"{task} ({part[0]['metric']})"
-        teacher = [name, "teacher", str(seeds), _text(known["teacher_score"], 4), "", "", "", "", _text(known["teacher_ms"], 2)]
-        lines.append(_line([*teacher, _ratio(known["bert-base_ms"], known["teacher_ms"])]))
-        for row in part:
-            cells = [name, row["variant"], str(row["count"]), _text(row["score"], 4), _text(row["validation"], 4)]
-            cells += [
-                _text(row["retention"], 3),
-                _text(row["parameters"], 2, 1e6, " M"),
-                _text(row["cost"], 1),
-                _text(row["ms"], 2),
-            ]
-            lines.append(_line(cells))
+        name = f"{task} ({next(row['metric'] for row in rows if row['task'] == task)})"
+        mine = [record for record in records if record["task"] == task]
+        (teacher,) = spread([{**record, "variant": "teacher"} for record in mine])
+        shown = [str(len({record["seed"] for record in mine})), _text(teacher["teacher_score"], 4), "", "", "", ""]
+        lines.append(_line([name, "teacher", *shown, *_speed(teacher, "teacher_ms")]))
+        for row in rows:
+            if row["task"] == task:
+                shown = [str(row["count"]), _text(row["score"], 4), _text(row["validation"], 4), _text(row["retention"], 3)]
+                size = [_text(row["parameters"], 2, 1e6, " M"), _text(row["cost"], 1)]
+                lines.append(_line([name, row["variant"], *shown, *size, *_speed(row, "ms")]))
     return "\n".join(lines)
 
 
@@ -122,8 +106,10 @@ def _text(value: dict[str, float] | None, digits: int, unit: float = 1.0, suffix
     return f"{value['mean'] / unit:.{digits}f}{spread_text}{suffix}"
 
 
-def _ratio(slow: dict[str, float] | None, fast: dict[str, float] | None) -> str:
-    return f"{slow['mean'] / fast['mean']:.1f}" if slow and fast else "-"
+def _speed(row: dict[str, Any], key: str) -> list[str]:
+    """Milliseconds, and how many times faster than BERT-base that is."""
+    base = row["bert-base_ms"]
+    return [_text(row[key], 2), f"{base['mean'] / row[key]['mean']:.1f}" if base else "-"]
 
 
 def _line(cells: Sequence[str]) -> str:
