@@ -13,6 +13,7 @@ import click
 
 from adabert_core.artifacts import write_json
 from adabert_core.config import SECTIONS
+from adabert_core.entry import show_log
 from adabert_core.errors import UserError
 from adabert_core.experiments.matrix import Experiment, Run, expand, read_experiment
 from adabert_core.experiments.side_by_side import Workshop
@@ -74,6 +75,7 @@ def experiments(
     if pipeline is not None:
         compile_cases(cases_of(runs), pipeline, parallelism, image, gpus, accelerator)
         return
+    show_log(sys.stderr)
     workshop = Workshop(output, experiment.name, experiment.threads)
     count = workers or max((os.cpu_count() or 1) // experiment.threads, 1)
     failed = workshop.work_off(runs, count)
