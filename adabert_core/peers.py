@@ -5,6 +5,7 @@ at random but the word vectors, which are the teacher's, as a student's are. A t
 probes as cells do; the others have one summary, what their classifier reads, and learn from the last probe (`matched_layer`).
 """
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -32,7 +33,10 @@ class BiLSTM(nn.Module):
         turned = torch.where(position < length, length - 1 - position, position)  # (B, L)
         back = x.gather(1, turned.unsqueeze(-1).expand_as(x))
         last = (length - 1).clamp(min=0).unsqueeze(-1)  # (B, 1, 1)
-        states = (self.forwards(x)[0], self.backwards(back)[0])
+        kind = x.device.type  # oneDNN has no training LSTM for bf16
+        exact = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
+        with exact:
+            states = (self.forwards(x.float())[0], self.backwards(back.float())[0])
         return torch.cat([s.gather(1, last.expand(-1, -1, s.shape[-1])).squeeze(1) for s in states], dim=-1)
 
 

@@ -7,6 +7,7 @@ goes side by side; the benchmarks follow one after the other, so that no run's l
 import dataclasses
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from adabert_core.search_space import PRIMITIVES, Genotype
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
+_TIME = re.compile(r"^\d\d:\d\d:\d\d ")
 
 
 class Workshop:
@@ -116,5 +118,6 @@ class Workshop:
 
 
 def _last_words(file: Path) -> str:
+    """The last line of a log, without its time."""
     lines = [line for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f"{lines[-1].strip()} ({file})" if lines else f"it left no word in {file}"
+    return f"{_TIME.sub('', lines[-1].strip())} ({file})" if lines else f"it left no word in {file}"
