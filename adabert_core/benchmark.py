@@ -44,7 +44,8 @@ def run(
         dataset, targets = read_dataset(inputs["dataset"]), read_targets(inputs["targets"])
         teacher = load_teacher(inputs["teacher"])
         student = AutoModelForSequenceClassification.from_pretrained(inputs["student"], use_safetensors=True).eval()
-        onnx_files = {"onnx": inputs["student"] / FP32, "onnx-int8": inputs["student"] / INT8}
+        files = {"onnx": inputs["student"] / FP32, "onnx-int8": inputs["student"] / INT8}
+        onnx_files = {runtime: path for runtime, path in files.items() if path.is_file()}
         quality = test_quality(dataset, targets, teacher, student, onnx_files)
         rows, bert_parameters = time_all(config, teacher, student, onnx_files)
         report = {
@@ -61,9 +62,12 @@ def run(
                 "metrics": quality["teacher"],
             },
             "student": {
+                "architecture": student.config.architecture,
                 "parameters": parameter_count(student),
-                "bytes_on_disk": {"fp32": onnx_files["onnx"].stat().st_size, "int8": onnx_files["onnx-int8"].stat().st_size},
-                "int8": read_json(inputs["student"] / "parity.json")["int8"],
+                "bytes_on_disk": {
+                    {"onnx": "fp32", "onnx-int8": "int8"}[runtime]: path.stat().st_size for runtime, path in onnx_files.items()
+                },
+                "int8": read_json(inputs["student"] / "parity.json").get("int8"),
                 "genotype": read_json(inputs["student"] / "genotype.json"),
                 "metrics": quality["student"],
             },
@@ -102,8 +106,8 @@ def test_quality(
     teacher.model.to(fast.device)
     teacher_logits = teacher.logits(rows, fast)
     teacher.model.cpu()
-    fp32, int8 = (open_session(onnx_files[runtime]) for runtime in ("onnx", "onnx-int8"))
-    onnx = onnx_logits(fp32, rows)
+    sessions = {"int8" if runtime == "onnx-int8" else runtime: open_session(path) for runtime, path in onnx_files.items()}
+    onnx = onnx_logits(sessions["onnx"], rows)
     torch_logits = network_logits(student.network, student.depth, rows, make_accelerator("cpu", "fp32"))
     student.eval()
     metric, known = dataset.metric, targets.validation.labels
@@ -115,12 +119,10 @@ def test_quality(
         },
         "student": {
             "validation": {
-                "onnx": scores(known, onnx_logits(fp32, validation).argmax(1), metric),
-                "int8": scores(known, onnx_logits(int8, validation).argmax(1), metric),
+                name: scores(known, onnx_logits(session, validation).argmax(1), metric) for name, session in sessions.items()
             },
             "test": {
-                "onnx": scores(right, answers, metric),
-                "int8": scores(right, onnx_logits(int8, rows).argmax(1), metric),
+                **{name: scores(right, onnx_logits(session, rows).argmax(1), metric) for name, session in sessions.items()},
                 "torch": scores(right, torch_logits.argmax(1), metric),
             },
         },
@@ -223,10 +225,11 @@ def headline(report: dict[str, Any]) -> dict[str, float]:
     found = {
         "teacher_test_score": report["teacher"]["metrics"]["test"]["score"],
         "student_test_score": report["student"]["metrics"]["test"]["onnx"]["score"],
-        "student_int8_test_score": report["student"]["metrics"]["test"]["int8"]["score"],
         "retention": report["retention"],
         "student_parameters": report["student"]["parameters"],
     }
+    if report["student"]["int8"]:
+        found["student_int8_test_score"] = report["student"]["metrics"]["test"]["int8"]["score"]
     for row in report["latency"]:
         if row["model"] == "student" and row["runtime"] != "torch" and row["batch"] == 1:
             found[f"student_{row['runtime'].replace('-', '_')}_b1_l{row['length']}_ms"] = row["p50_ms"]

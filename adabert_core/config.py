@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from adabert_core.errors import UserError
+from adabert_core.search_space import Genotype
 
 _STRICT = ConfigDict(extra="forbid")
 Fraction = typing.Annotated[float, Field(ge=0, lt=1)]
@@ -22,6 +23,19 @@ Positive = typing.Annotated[float, Field(gt=0)]
 Count = typing.Annotated[int, Field(ge=1)]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "bf16", "fp32"]
+Architecture = Literal["adabert", "bilstm", "textcnn", "transformer_2x128", "transformer_4x256", "static_linear", "static_mlp"]
+
+
+def _genotype_words(words: str) -> str:
+    """The words of a genotype; a genotype.json is read at once, so that no file can change behind a config."""
+    if words.endswith(".json"):
+        if not Path(words).is_file():
+            raise UserError(f"search.genotype={words}: no such file; give a genotype.json or words such as 4 x 0>2 conv_3, ...")
+        return str(Genotype.load(Path(words)))
+    return str(Genotype.parse(words)) if words else ""
+
+
+Structure = typing.Annotated[str, AfterValidator(_genotype_words)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -81,7 +95,10 @@ class TargetsConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class SearchConfig:
-    """The supernet, its losses and the two optimisers (names as in ALGORITHM: gamma, beta, tau, K)."""
+    """The supernet, its losses and the two optimisers (names as in ALGORITHM: gamma, beta, tau, K).
+
+    With a `genotype` nothing is searched: that structure is retrained.
+    """
 
     k_max: int = Field(default=8, ge=1, le=8)
     channels: Count = 128
@@ -113,6 +130,7 @@ class SearchConfig:
     trial_explored: int = Field(default=4, ge=0)
     trial_finalists: Count = 3
     trial_final_steps: Count = 600
+    genotype: Structure = ""
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"
@@ -121,7 +139,10 @@ class SearchConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class RetrainConfig:
-    """Training of the derived student with the same task and distillation losses, and its export."""
+    """Training of the derived student with the same task and distillation losses, and its export.
+
+    An `architecture` other than adabert is a peer, trained in the student's place on the same rows, targets and losses.
+    """
 
     epochs: Count = 10
     min_steps: int = 0
@@ -131,6 +152,7 @@ class RetrainConfig:
     temperature: Positive = 1.0
     final_weight: float = Field(default=0.5, ge=0, le=1)
     inherit: bool = False
+    architecture: Architecture = "adabert"
     learning_rate: Positive = 2e-3
     weight_decay: float = 0.01
     warmup_fraction: Fraction = 0.1
@@ -202,17 +224,26 @@ def load_run_config(path: Path, overrides: typing.Sequence[str] = ()) -> RunConf
     Raises:
         UserError: the file is missing or not YAML, or a key or value is not known; the nearest known key is named.
     """
+    return parse_run_config(read_yaml(path, overrides))
+
+
+def read_yaml(path: Path, overrides: typing.Sequence[str]) -> dict[str, Any]:
+    """Returns the mapping in a YAML file with `key.key=value` overrides applied.
+
+    Raises:
+        UserError: the file is missing or holds no mapping, or an override is not understood.
+    """
     if not path.is_file():
-        raise UserError(f"--config {path}: no such file; the presets are in pipelines/configs/.")
+        raise UserError(f"{path}: no such file; presets are in pipelines/configs/, experiments in pipelines/experiments/.")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path} is not readable as YAML: {' '.join(str(error).split())}.") from error
+        raise UserError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(raw, dict):
-        raise UserError(f"--config {path}: the top level must be a mapping of sections such as data: and teacher:.")
+        raise UserError(f"{path}: the top level must be a mapping of sections such as data: and teacher:.")
     for override in overrides:
         _apply_override(raw, override)
-    return parse_run_config(raw)
+    return raw
 
 
 def parse_run_config(raw: dict[str, Any]) -> RunConfig:
@@ -228,12 +259,12 @@ def parse_run_config(raw: dict[str, Any]) -> RunConfig:
         for key in _SHARED:
             if key in raw and key in fields:
                 values.setdefault(key, raw[key])
-    return typing.cast("RunConfig", _checked(RunConfig, raw, ""))
+    return typing.cast("RunConfig", checked(RunConfig, raw, ""))
 
 
 def parse_section(section: str, raw: dict[str, Any]) -> Any:
     """Returns the checked config of one stage."""
-    return _checked(_section_class(section), raw, f"{section}.")
+    return checked(_section_class(section), raw, f"{section}.")
 
 
 def _section_class(section: str) -> type:
@@ -258,7 +289,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: the value is not valid YAML.") from error
 
 
-def _checked(cls: type, raw: dict[str, Any], prefix: str) -> Any:
+def checked(cls: type, raw: Any, prefix: str) -> Any:
+    """Returns `raw` as a config dataclass; the sentence of an error puts `prefix` before the key, and names the nearest one."""
     try:
         return TypeAdapter(cls).validate_python(raw)
     except ValidationError as error:

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from adabert_core.losses import label_cross_entropy, layer_cross_entropies, probe_distillation, soft_cross_entropy
-from adabert_core.network import AdaBertNetwork, Gates
+from adabert_core.network import Gates
+from adabert_core.peers import Network
 from adabert_core.teacher import Teacher
 
 
 class DistilledNetwork(nn.Module):
     """A network with one linear probe per layer 0..depth; the probes serve training only."""
 
-    def __init__(self, network: AdaBertNetwork, depth: int, num_labels: int) -> None:
+    def __init__(self, network: Network, depth: int, num_labels: int) -> None:
         super().__init__()
         self.network = network
         channels = network.classifier.in_features
@@ -58,13 +59,9 @@ def separator_of(teacher: Teacher) -> int | None:
 
 
 @torch.no_grad()
-def start_from_teacher(network: AdaBertNetwork, vectors: Mapping[str, Tensor]) -> None:
+def start_from_teacher(network: Network, vectors: Mapping[str, Tensor]) -> None:
     """Initialises word, position and segment vectors with the first C components of the teacher's (see `vectors`)."""
-    embedding = network.embedding
-    tables = {"word": embedding.word.weight, "position": embedding.position.weight}
-    if embedding.segment is not None:
-        tables["segment"] = embedding.segment.weight
-    for name, table in tables.items():
+    for name, table in network.tables().items():
         if name in vectors:
             known = vectors[name][: table.shape[0], : table.shape[1]]
             table[: known.shape[0], : known.shape[1]] = known

@@ -13,13 +13,14 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from adabert_core.network import AdaBertNetwork
 from adabert_core.quantization import Int8
 from adabert_core.student import AdaBertForSequenceClassification
 from adabert_core.student_graph import Fp32, StudentGraph
 from adabert_core.tokens import Collator, length_sorted
 
 INPUTS = ("input_ids", "attention_mask")
-FP32, INT8 = Path("onnx", "model.onnx"), Path("onnx", "model_int8.onnx")  # in a StudentDir
+FP32, INT8 = Path("onnx", "model.onnx"), Path("onnx", "model_int8.onnx")  # in a StudentDir; a peer has no int8
 
 
 class _Logits(nn.Module):
@@ -54,9 +55,23 @@ def export_onnx(model: nn.Module, path: Path, inputs: tuple[str, ...] = INPUTS, 
 
 
 def export_student(student: AdaBertForSequenceClassification, path: Path) -> None:
-    """Writes a student as fp32 ONNX; the same weights give the same bytes."""
+    """Writes a student as fp32 ONNX, or a peer as torch exports it; the same weights give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(StudentGraph(student, Fp32(student.config.channels)).build(), path)
+    if isinstance(student.network, AdaBertNetwork):
+        onnx.save(StudentGraph(student, Fp32(student.config.channels)).build(), path)
+    else:
+        export_onnx(student, path)
+        without_notes(path)
+
+
+def without_notes(path: Path) -> None:
+    """Removes the exporter's notes from a file: their stack traces hold this machine's paths."""
+    model = onnx.load(path)
+    graph = model.graph
+    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        noted.ClearField("metadata_props")
+        noted.ClearField("doc_string")
+    onnx.save(model, path)
 
 
 def export_int8(student: AdaBertForSequenceClassification, path: Path, rows: Collator, index: np.ndarray) -> None:

@@ -101,21 +101,26 @@ class AdaBertNetwork(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(channels, num_labels)
 
+    def tables(self) -> dict[str, Tensor]:
+        """The embedding tables that can start from the teacher's."""
+        found = {"word": self.embedding.word.weight, "position": self.embedding.position.weight}
+        return found if self.embedding.segment is None else {**found, "segment": self.embedding.segment.weight}
+
     def summaries(self, input_ids: Tensor, attention_mask: Tensor, depth: int, gates: Gates | None = None) -> Tensor:
         """Ids and mask (B, L) -> s (depth + 1, B, C): the mean over real positions of the embedding and of every cell."""
         if self.separator_id is None:
             first = second = self.embedding(input_ids, attention_mask, 0)
-            mask, start = attention_mask, _masked_mean(first, attention_mask)
+            mask, start = attention_mask, masked_mean(first, attention_mask)
         else:
             (ids_a, mask_a), (ids_b, mask_b) = split_pair(input_ids, attention_mask, self.separator_id)
             first, second = self.embedding(ids_a, mask_a, 0), self.embedding(ids_b, mask_b, 1)
             mask = torch.maximum(mask_a, mask_b)
-            start = (_masked_mean(first, mask_a) + _masked_mean(second, mask_b)) / 2
+            start = (masked_mean(first, mask_a) + masked_mean(second, mask_b)) / 2
         positions = Positions.of(mask, self.training)
         states = [start]
         for cell in list(self.cells)[:depth]:
             first, second = second, cell(first, second, positions, gates)
-            states.append(_masked_mean(second, mask))
+            states.append(masked_mean(second, mask))
         return torch.stack(states)
 
     def logits(self, summaries: Tensor, depth: int) -> Tensor:
@@ -125,7 +130,7 @@ class AdaBertNetwork(nn.Module):
         return self.classifier(self.dropout(torch.tanh(pooled)))
 
 
-def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of x (B, L, C) over the real positions of mask (B, L), in float32."""
     weights = mask.unsqueeze(-1).float()
     return (x.float() * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -149,13 +149,18 @@ def _child(job: Job, sentence: Path) -> None:
     """What a process that `run_on_many` started does: it ends with its parent, and leaves a user's mistake as a sentence."""
     from adabert_core.entry import show_log
 
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    die_with_parent()
     show_log(sys.stderr)
     try:
         _work(job)
     except UserError as error:
         sentence.write_text(str(error), encoding="utf-8")
         raise
+
+
+def die_with_parent() -> None:
+    """Has the kernel end this process when the one that started it ends, however that came about."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
 
 
 def _work(job: Job) -> None:

@@ -96,7 +96,7 @@ def decide(report: dict[str, Any], config: RegisterConfig, held: float | None, o
     margin. `held` is the champion's score there, None where there is none or where `obstacle` says why it has none.
     """
     student = report["student"]
-    score = student["metrics"]["test"]["int8" if student["int8"]["passed"] else "onnx"]["score"]  # of what is served
+    score = student["metrics"]["test"]["int8" if (student["int8"] or {}).get("passed") else "onnx"]["score"]  # of what is served
     row = headline_latency(report)
     against: list[str] = []
     reasons: list[str] = []
@@ -150,7 +150,7 @@ def _export(model: Path, uri: str) -> str:
 def pack_model(student: Path, target: Path) -> None:
     """Writes what serving needs into one folder: the ONNX files, the tokenizer and the class names."""
     target.mkdir(parents=True)
-    for model in (FP32, INT8):
+    for model in (model for model in (FP32, INT8) if (student / model).is_file()):
         shutil.copy(student / model, target / model.name)
     for name in _SERVED:
         shutil.copy(student / name, target / name)
@@ -158,6 +158,6 @@ def pack_model(student: Path, target: Path) -> None:
     limit = json.loads((student / "tokenizer_config.json").read_text())["model_max_length"]
     pair = settings.get("separator_id") is not None
     labels = [settings["id2label"][str(i)] for i in range(len(settings["id2label"]))]
-    int8 = json.loads((student / "parity.json").read_text())["int8"]["passed"]
+    int8 = json.loads((student / "parity.json").read_text()).get("int8", {}).get("passed", False)
     serving = {"labels": labels, "pair": pair, "max_length": limit, "int8": int8, "package_version": __version__}
     write_json(target / "serving.json", serving)

@@ -7,11 +7,13 @@ passes its gate on the validation split.
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import RetrainConfig
+from adabert_core.errors import UserError
 from adabert_core.evaluate import scores
 from adabert_core.export import FP32, INT8, export_int8, export_student, onnx_logits, open_session
 from adabert_core.runtime import make_accelerator
@@ -41,7 +43,9 @@ def run(
     """Trains and exports the student and returns its validation metrics."""
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         teacher, targets = load_teacher(inputs["teacher"]), read_targets(inputs["targets"])
-        channels = read_manifest(inputs["search"], "search").config["channels"]
+        searched = read_manifest(inputs["search"], "search").config
+        if config.inherit and searched.get("genotype"):
+            raise UserError("retrain.inherit: a given search.genotype has no weights to inherit; set it to false.")
         genotype = Genotype.load(inputs["search"] / "genotype.json")
         supernet = inputs["search"] / "supernet.safetensors" if config.inherit else None
         student, score = train_student(
@@ -49,15 +53,16 @@ def run(
             teacher,
             targets,
             config,
-            channels=channels,
+            channels=searched["channels"],
             supernet=supernet,
             tracker=tracker,
             checkpoints=checkpoints,
             checkpoint_key=frame.checkpoint_key,
         )
         save_student(student, teacher, genotype, frame.path)
-        real = np.nonzero(targets.train.labels >= 0)[0][:_CALIBRATION_ROWS]
-        export_int8(student, frame.path / INT8, Collator(targets.train.rows, teacher.template), real)
+        if config.architecture == "adabert":
+            real = np.nonzero(targets.train.labels >= 0)[0][:_CALIBRATION_ROWS]
+            export_int8(student, frame.path / INT8, Collator(targets.train.rows, teacher.template), real)
         validation = Collator(targets.validation.rows, teacher.template)
         frame.metrics.update(check_onnx(student, frame.path, validation, targets, config.int8_tolerance))
         frame.metrics["parameters"] = sum(p.numel() for p in student.parameters())
@@ -81,7 +86,7 @@ def save_student(student: AdaBertForSequenceClassification, teacher: Teacher, ge
 def check_onnx(
     student: AdaBertForSequenceClassification, path: Path, rows: Collator, targets: Targets, tolerance: float
 ) -> dict[str, float]:
-    """Returns validation scores and differences in logits of both ONNX files, and writes parity.json.
+    """Returns validation scores and differences in logits of the ONNX files, and writes parity.json.
 
     Raises:
         ExportError: fp32 and torch answer differently on the validation split.
@@ -99,12 +104,14 @@ def check_onnx(
         )
     labels, metric = targets.validation.labels, targets.info["metric"]
     values = scores(labels, found.argmax(1), metric)
-    int8 = int8_gate(found, onnx_logits(open_session(path / INT8), rows), labels, metric, tolerance)
-    write_json(path / "parity.json", {"max_logit_difference": difference, "same_answer": same, "int8": int8})
+    parity: dict[str, Any] = {"max_logit_difference": difference, "same_answer": same}
+    if (path / INT8).is_file():
+        parity["int8"] = int8_gate(found, onnx_logits(open_session(path / INT8), rows), labels, metric, tolerance)
+    write_json(path / "parity.json", parity)
     return {
         **{f"validation_{name}": value for name, value in values.items()},
         "onnx_max_logit_difference": difference,
-        **{f"int8_{name}": float(value) for name, value in int8.items()},
+        **{f"int8_{name}": float(value) for name, value in parity.get("int8", {}).items()},
     }
 
 

@@ -21,8 +21,8 @@ from adabert_core.distillation import separator_of, start_from_teacher
 from adabert_core.gumbel import anneal, sample
 from adabert_core.losses import efficiency, mix_over_depths
 from adabert_core.runtime import make_accelerator, seed_everything
-from adabert_core.search_space import PRIMITIVES, cell_cost
-from adabert_core.stages import StageReport, stage_frame
+from adabert_core.search_space import PRIMITIVES, Genotype, cell_cost
+from adabert_core.stages import StageFrame, StageReport, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.supernet import Supernet, build_supernet, hard_gates
 from adabert_core.target_rows import TargetRows, read_targets
@@ -56,6 +56,8 @@ def run(
     config: SearchConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
 ) -> StageReport:
     """Searches and returns the derived structure's depth and cost."""
+    if config.genotype:
+        return take_given(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         teacher, targets = load_teacher(inputs["teacher"]), read_targets(inputs["targets"])
         accelerator = make_accelerator(config.device, config.precision)
@@ -105,15 +107,35 @@ def run(
                 checkpoint_key=f"{frame.checkpoint_key}/trials",
             )
         write_json(frame.path / "trials.json", trials)
-        (frame.path / "genotype.json").write_text(genotype.to_json(), encoding="utf-8")
+        write_structure(frame, genotype, config.cost, costs)
         save_file({k: v.contiguous() for k, v in supernet.state_dict().items()}, frame.path / "supernet.safetensors")
         write_json(frame.path / "trace.json", trace.points)
-        write_json(frame.path / "costs.json", {"kind": config.cost, "costs": dict(zip(PRIMITIVES, costs, strict=True))})
         tracker.artifact(frame.path / "genotype.json")
-        frame.metrics.update({"depth": genotype.depth, "cost": cell_cost(genotype, costs), "steps": steps})
+        frame.metrics["steps"] = steps
         log.info("derived K=%d: %s", genotype.depth, "  ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations))
     checkpoints.clear(frame.checkpoint_key)
     return frame.finished
+
+
+def take_given(
+    config: SearchConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
+) -> StageReport:
+    """Writes the SearchDir of the structure that `search.genotype` gives, with nothing searched and no weights to inherit."""
+    with stage_frame(STAGE, config, inputs, output, tracker) as frame:
+        genotype = Genotype.parse(config.genotype)
+        costs = operation_costs(config.cost, config.channels, checkpoints, f"{frame.checkpoint_key}/costs")
+        for name in ("trials", "trace"):
+            write_json(frame.path / f"{name}.json", [])
+        write_structure(frame, genotype, config.cost, costs)
+    checkpoints.clear(frame.checkpoint_key)
+    return frame.finished
+
+
+def write_structure(frame: StageFrame, genotype: Genotype, kind: str, costs: list[float]) -> None:
+    """Writes genotype.json and costs.json, and reports depth and cost."""
+    (frame.path / "genotype.json").write_text(genotype.to_json(), encoding="utf-8")
+    write_json(frame.path / "costs.json", {"kind": kind, "costs": dict(zip(PRIMITIVES, costs, strict=True))})
+    frame.metrics.update({"depth": genotype.depth, "cost": cell_cost(genotype, costs)})
 
 
 def trial_settings(config: SearchConfig) -> RetrainConfig:

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,29 @@ class Genotype:
     def load(cls, path: Path) -> "Genotype":
         """Returns the genotype of a genotype.json."""
         return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def parse(cls, words: str) -> "Genotype":
+        """Returns the genotype of words such as `4 x 0>2 conv_3, 1>2 identity, ...`; `none` is no cell at all.
+
+        Raises:
+            UserError: the words do not say depth and edges, or name an edge twice or one that the search space does not have.
+        """
+        if words.strip() == "none":
+            return cls(0, ())
+        form = re.fullmatch(r"\s*([1-9]\d*) x (.+)", words)
+        edges = [re.fullmatch(r"\s*(\d)>(\d) (\w+)\s*", part) for part in form[2].split(",")] if form else []
+        if form is None or not all(edges):
+            raise UserError(f"search.genotype: {words!r} is not understood; write it as 4 x 0>2 conv_3, 1>2 identity, ...")
+        found = [{"source": e[1], "target": e[2], "operation": e[3]} for e in edges if e]
+        if len({(e["source"], e["target"]) for e in found}) < len(found):
+            raise UserError(f"search.genotype: {words!r} names an edge twice; every edge has one operation.")
+        return cls.from_dict({"depth": form[1], "edges": found})
+
+    def __str__(self) -> str:
+        """The words that `parse` reads."""
+        edges = ", ".join(f"{s}>{t} {o}" for s, t, o in self.operations)
+        return f"{self.depth} x {edges}" if self.depth else "none"
 
     def candidates(self) -> dict[str, tuple[str, ...]]:
         """Edge name -> its one operation, in the form `network.Cell` takes."""
@@ -149,5 +173,7 @@ def cell_cost(genotype: Genotype, costs: list[float]) -> float:
 
 
 def matched_layer(student_layer: int, depth: int, teacher_layers: int) -> int:
-    """J = ceil(m * J / K): the teacher layer that layer m of a student of depth K learns from."""
+    """J = ceil(m * J / K): the teacher layer that layer m of a student of depth K learns from; the last one if K is 0."""
+    if depth == 0:
+        return teacher_layers
     return math.ceil(student_layer * teacher_layers / depth)

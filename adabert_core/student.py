@@ -8,11 +8,12 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from adabert_core.network import AdaBertNetwork
+from adabert_core.peers import Network, make_peer
 from adabert_core.search_space import Genotype
 
 
 class AdaBertConfig(PreTrainedConfig):
-    """Architecture of a derived student; `genotype` is the content of genotype.json."""
+    """Architecture of a derived student, `genotype` being the content of genotype.json, or of a peer (see `peers`)."""
 
     model_type = "adabert"
 
@@ -24,11 +25,12 @@ class AdaBertConfig(PreTrainedConfig):
         genotype: dict[str, Any] | None = None,
         separator_id: int | None = None,
         dropout: float = 0.1,
+        architecture: str = "adabert",
         **kwargs: Any,
     ) -> None:
         self.vocab_size, self.channels, self.max_position_embeddings = vocab_size, channels, max_position_embeddings
         self.genotype = genotype or {"depth": 1, "edges": []}
-        self.separator_id, self.dropout = separator_id, dropout
+        self.separator_id, self.dropout, self.architecture = separator_id, dropout, architecture
         super().__init__(**kwargs)
 
 
@@ -40,19 +42,26 @@ class AdaBertForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: AdaBertConfig) -> None:
         super().__init__(config)
-        genotype = Genotype.from_dict(config.genotype)
-        self.depth = genotype.depth
-        self.network = AdaBertNetwork(
-            vocab_size=config.vocab_size,
-            channels=config.channels,
-            max_length=config.max_position_embeddings,
-            depth=genotype.depth,
-            candidates=genotype.candidates(),
-            num_labels=int(config.num_labels or 2),
-            depths=[genotype.depth],
-            separator_id=config.separator_id,
-            dropout=config.dropout,
-        )
+        shared: dict[str, Any] = {
+            "vocab_size": config.vocab_size,
+            "max_length": config.max_position_embeddings,
+            "num_labels": int(config.num_labels or 2),
+            "separator_id": config.separator_id,
+            "dropout": config.dropout,
+        }
+        self.network: Network
+        if config.architecture != "adabert":
+            self.network, self.depth = make_peer(config.architecture, **shared)
+        else:
+            genotype = Genotype.from_dict(config.genotype)
+            self.depth = genotype.depth
+            self.network = AdaBertNetwork(
+                channels=config.channels,
+                depth=genotype.depth,
+                candidates=genotype.candidates(),
+                depths=[genotype.depth],
+                **shared,
+            )
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:

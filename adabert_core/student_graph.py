@@ -19,7 +19,7 @@ from onnx import TensorProto
 from onnx.helper import make_tensor_value_info
 from torch import Tensor, nn
 
-from adabert_core.network import Cell, Embedding
+from adabert_core.network import AdaBertNetwork, Cell, Embedding
 from adabert_core.onnx_graph import Graph
 from adabert_core.operations import ReluConvNorm
 from adabert_core.search_space import INPUTS
@@ -96,7 +96,7 @@ class StudentGraph:
     """The graph of one student; `build` makes the model."""
 
     def __init__(self, student: AdaBertForSequenceClassification, arithmetic: Arithmetic) -> None:
-        self.network = student.network
+        self.network = cast("AdaBertNetwork", student.network)
         self.depth, self.channels = student.depth, student.config.channels
         self.arithmetic, self.graph = arithmetic, Graph()
         self.read: dict[str, str] = {}  # tensor -> its ReLU, ready to be multiplied

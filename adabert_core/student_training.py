@@ -21,7 +21,7 @@ from transformers import get_cosine_schedule_with_warmup
 from adabert_core.config import RetrainConfig
 from adabert_core.distillation import DistilledNetwork, separator_of, start_from_teacher
 from adabert_core.evaluate import Best, predict_logits, scores
-from adabert_core.network import AdaBertNetwork
+from adabert_core.peers import Network
 from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.search_space import Genotype
 from adabert_core.storage import Checkpoints
@@ -56,9 +56,9 @@ def train_student(
     accelerator = make_accelerator(config.device, config.precision)
     generator = seed_everything(config.seed)
     labels = targets.info["labels"]
-    student = new_student(genotype, teacher, labels, channels, config.dropout)
+    student = new_student(genotype, teacher, labels, channels, config.dropout, config.architecture)
     start_from_teacher(student.network, targets.vectors)
-    distilled = DistilledNetwork(student.network, genotype.depth, len(labels))
+    distilled = DistilledNetwork(student.network, student.depth, len(labels))
     if supernet is not None:
         inherit(distilled, supernet)
     distilled.to(accelerator.device).train()
@@ -79,7 +79,7 @@ def train_student(
             rows(index, accelerator.device),
             targets.train.batch(index, accelerator.device),
             likelihoods,
-            [genotype.depth],
+            [student.depth],
             gamma=config.gamma,
             final_weight=config.final_weight,
             temperature=config.temperature,
@@ -92,7 +92,7 @@ def train_student(
         schedule.step()
         average.update_parameters(student.network)
         if step + 1 in milestones:
-            logits = network_logits(cast("AdaBertNetwork", average.module), genotype.depth, validation, accelerator)
+            logits = network_logits(cast("Network", average.module), student.depth, validation, accelerator)
             found = scores(targets.validation.labels, logits.argmax(1), targets.info["metric"])
             found["log_loss"] = float(log_loss(targets.validation.labels, softmax(logits, axis=1), labels=range(len(labels))))
             log.info(
@@ -120,14 +120,14 @@ def train_student(
         checkpoints=checkpoints,
         checkpoint_key=f"{checkpoint_key}/state",
     )
-    student.network.load_state_dict(best.weights if evaluate else cast("AdaBertNetwork", average.module).state_dict())
+    student.network.load_state_dict(best.weights if evaluate else average.module.state_dict())
     return student.cpu().eval(), best.score
 
 
 def new_student(
-    genotype: Genotype, teacher: Teacher, labels: list[str], channels: int, dropout: float
+    genotype: Genotype, teacher: Teacher, labels: list[str], channels: int, dropout: float, architecture: str = "adabert"
 ) -> AdaBertForSequenceClassification:
-    """Returns an untrained student of a genotype, for the teacher's tokenizer."""
+    """Returns an untrained student of a genotype, or an untrained peer, for the teacher's tokenizer."""
     settings = AdaBertConfig(
         vocab_size=vocabulary_of(teacher),
         channels=channels,
@@ -135,6 +135,7 @@ def new_student(
         genotype=json.loads(genotype.to_json()),
         separator_id=separator_of(teacher),
         dropout=dropout,
+        architecture=architecture,
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
         pad_token_id=teacher.template.pad_id,
@@ -149,7 +150,7 @@ def inherit(distilled: DistilledNetwork, supernet: Path) -> None:
     distilled.load_state_dict({name: known.get(f"distilled.{name}", tensor) for name, tensor in own.items()})
 
 
-def network_logits(network: AdaBertNetwork, depth: int, rows: Collator, accelerator: Accelerator) -> np.ndarray:
+def network_logits(network: Network, depth: int, rows: Collator, accelerator: Accelerator) -> np.ndarray:
     """Logits (rows, classes) of a network in evaluation mode."""
     network.eval()
     found = predict_logits(

@@ -1,4 +1,4 @@
-"""python -m pipelines.run compile|local|submit|schedule|sweep: the DAG as a file, here, on a cluster, every night, often.
+"""python -m pipelines.run compile|local|submit|schedule|sweep|experiments: the DAG as a file, here, on a cluster, nightly, often.
 
 Comes in: a preset and overrides. Goes out: one IR YAML; or a run folder with one directory per stage, as `adabert run` leaves it.
 """
@@ -21,6 +21,7 @@ from pipelines.compiled import (
     nodes_option,
     set_option,
 )
+from pipelines.experiment import experiments
 from pipelines.local_run import Containers, run_local
 from pipelines.remote_commands import schedule, submit
 from pipelines.resources import Placement
@@ -86,6 +87,7 @@ def local_command(
 cli.add_command(submit)
 cli.add_command(schedule)
 cli.add_command(sweep)
+cli.add_command(experiments)
 
 
 def main() -> None:

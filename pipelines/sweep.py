@@ -11,7 +11,7 @@ from typing import Any
 import click
 from kfp import compiler, components, local
 
-from adabert_core.config import SECTIONS, load_run_config
+from adabert_core.config import SECTIONS, RunConfig, load_run_config
 from adabert_core.errors import UserError
 from pipelines.adabert import build_sweep
 from pipelines.compiled import (
@@ -49,6 +49,19 @@ def cases_of(config_path: Path, overrides: tuple[str, ...], vary: tuple[str, ...
     return cases
 
 
+def compile_cases(cases: list[dict[str, Any]], output: Path, parallelism: int, image: str, gpus: int, accelerator: str) -> None:
+    """Writes the pipeline that runs the cases on a cluster and compares them."""
+    shared = RunConfig()
+    parameters = {"cases": cases, "tracking_uri": shared.tracking_uri, "experiment": shared.experiment, "checkpoint_uri": ""}
+    _write(parameters, output, Placement(image or default_image(), gpus, accelerator), parallelism)
+
+
+def _write(parameters: dict[str, Any], output: Path, how: Placement, parallelism: int) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(build_sweep(how, parallelism), str(output), pipeline_parameters=parameters)
+    click.echo(f"wrote {output}: {len(parameters['cases'])} cases")
+
+
 @click.command()
 @config_option
 @set_option
@@ -81,9 +94,7 @@ def sweep(
     if folder is not None:
         output, how = folder / "kfp" / "pipeline.yaml", Placement(image or default_image(), gpus=0, retries=0)
         parallelism = 1  # tasks of one machine would only take the cores from one another
-    output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(build_sweep(how, parallelism), str(output), pipeline_parameters=parameters)
-    click.echo(f"wrote {output}: {len(parameters['cases'])} cases")
+    _write(parameters, output, how, parallelism)
     if folder is None:
         return
     root = (folder / "kfp").absolute()

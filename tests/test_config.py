@@ -115,7 +115,7 @@ def test_file_that_is_no_mapping_is_refused(preset, text, message):
 
 
 def test_missing_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no such file; the presets are in pipelines/configs/"):
+    with pytest.raises(UserError, match="no such file; presets are in pipelines/configs/"):
         load_run_config(tmp_path / "none.yaml")
 
 

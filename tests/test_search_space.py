@@ -1,8 +1,10 @@
 import json
 import random
+from pathlib import Path
 
 import pytest
 
+from adabert_core.config import parse_section
 from adabert_core.errors import UserError
 from adabert_core.search_space import (
     EDGES,
@@ -175,3 +177,37 @@ def test_random_genotype_is_a_cell_of_the_space_and_fixed_by_its_rng():
         assert Genotype.from_dict(json.loads(genotype.to_json())) == genotype
     assert drawn[7] == random_genotype(random.Random(7), 2)
     assert len(set(drawn)) == 50
+
+
+WORDS = "4 x 0>2 conv_3, 1>2 identity, 0>3 conv_5, 2>3 max_pool_3, 1>4 dil_conv_7, 3>4 avg_pool_3"
+
+
+def test_a_genotype_is_the_same_from_words_from_a_file_and_from_a_config(tmp_path: Path) -> None:
+    genotype = Genotype.parse(WORDS)
+    assert (genotype.depth, genotype.operations[4]) == (4, (1, 4, "dil_conv_7"))
+    assert str(genotype) == WORDS
+    (tmp_path / "genotype.json").write_text(genotype.to_json())
+    assert parse_section("search", {"genotype": str(tmp_path / "genotype.json")}).genotype == WORDS
+    assert parse_section("search", {"genotype": WORDS.replace(", ", " ,  ")}).genotype == WORDS
+    assert Genotype.parse("none") == Genotype(0, ())
+    assert str(Genotype(0, ())) == "none"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("4 cells", "write it as 4 x 0>2 conv_3"),
+        ("0 x 0>2 conv_3", "write it as"),
+        ("2 x 0>2 conv_3, 0>2 conv_5", "names an edge twice"),
+        ("2 x 0>2 conv_9", "does not have"),
+        ("2 x 4>2 conv_3", "does not have"),
+        ("missing.json", "no such file"),
+    ],
+)
+def test_words_that_are_no_genotype_are_refused(words: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        parse_section("search", {"genotype": words})
+
+
+def test_a_net_without_cells_learns_from_the_last_layer() -> None:
+    assert matched_layer(0, 0, 12) == 12

@@ -1,0 +1,123 @@
+"""The runs of an experiment side by side, each in a process of its own, as many at a time as fit the cores.
+
+Comes in: runs, a folder. Goes out: the same folder with every run finished, and why those that are not have failed. Training
+goes side by side; the benchmarks follow one after the other, so that no run's latency is taken beside another run.
+"""
+
+import dataclasses
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from adabert_core.artifacts import read_json, write_json
+from adabert_core.control import random_cells
+from adabert_core.data.prepare import fingerprint
+from adabert_core.experiments.matrix import Run
+from adabert_core.experiments.worker import Job, is_whole, stage_keys
+from adabert_core.search_space import PRIMITIVES, Genotype
+
+log = logging.getLogger(__name__)
+_POLL_SECONDS = 0.2
+_TIME = re.compile(r"^\d\d:\d\d:\d\d ")
+
+
+class Workshop:
+    """A folder in which experiments are worked off; they share its stages, and one that is started again goes on."""
+
+    def __init__(self, folder: Path, name: str, threads: int) -> None:
+        self.stages, self.runs, self.threads = folder.absolute() / "stages", folder.absolute() / name, threads
+        self._versions: dict[str, str] = {}
+
+    def run_folder(self, run: Run) -> Path:
+        """Where a run's links, job and log lie."""
+        return self.runs / run.key
+
+    def work_off(self, runs: Sequence[Run], workers: int) -> dict[str, str]:
+        """Runs everything that is not done yet; returns why the runs of which keys have failed."""
+        failed: dict[str, str] = {}
+        for last, count in (("retrain", workers), ("benchmark", 1)):
+            self._phase([run for run in runs if run.key not in failed], last, count, failed)
+        return failed
+
+    def genotype(self, run: Run) -> str:
+        """The structure that a run takes from the run it needs, whose search is done; nothing if it needs none."""
+        if not run.needs:
+            return ""
+        searched = self.runs / run.needs / "search"
+        found = Genotype.load(searched / "genotype.json")
+        if not run.random:
+            return str(found)
+        table = read_json(searched / "costs.json")["costs"]
+        return str(random_cells(found, [table[name] for name in PRIMITIVES], run.draw + 1, run.seed)[run.draw])
+
+    def _phase(self, runs: list[Run], last: str, workers: int, failed: dict[str, str]) -> None:
+        """Brings all runs up to a stage."""
+        waiting, done = list(runs), set[str]()
+        working: dict[subprocess.Popen[bytes], Run] = {}
+        try:
+            while waiting or working:
+                for run in list(waiting):
+                    if run.needs in failed:
+                        failed[run.key] = f"it needs {run.needs}"
+                    elif run.needs and run.needs not in done:
+                        continue
+                    elif self._is_done(run, last):
+                        done.add(run.key)
+                    elif len(working) < workers:
+                        log.info("%s: %s (%d runs to go)", run.key, last, len(waiting))
+                        working[self._start(run, last)] = run
+                    else:
+                        break
+                    waiting.remove(run)
+                self._see_who_ended(working, done, failed)
+        finally:
+            for process in working:
+                process.terminate()
+            for process in working:
+                process.wait()
+
+    def _see_who_ended(self, working: dict[subprocess.Popen[bytes], Run], done: set[str], failed: dict[str, str]) -> None:
+        """Waits a moment and sorts the processes that have ended."""
+        time.sleep(_POLL_SECONDS if working else 0)
+        for process in [process for process in working if process.poll() is not None]:
+            run = working.pop(process)
+            if process.returncode == 0:
+                done.add(run.key)
+            else:
+                failed[run.key] = _last_words(self.run_folder(run) / "log.txt")
+                log.error("%s failed: %s", run.key, failed[run.key])
+
+    def _start(self, run: Run, last: str) -> subprocess.Popen[bytes]:
+        folder = self.run_folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "job.json", dataclasses.asdict(self._job(run)))
+        command = [sys.executable, "-m", "adabert_core.experiments.worker", str(folder), last]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        with (folder / "log.txt").open("ab") as file:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)  # noqa: S603
+
+    def _job(self, run: Run) -> Job:
+        genotype = self.genotype(run)
+        data = run.config(genotype).data
+        key = repr(data)
+        if key not in self._versions:
+            self._versions[key] = fingerprint(data)
+        return Job(str(run.preset), run.overrides(genotype), self._versions[key], self.threads, str(self.stages))
+
+    def _is_done(self, run: Run, last: str) -> bool:
+        """True where the run's link leads to a whole directory of the very stage that the run asks for now."""
+        job = self._job(run)
+        key = stage_keys(run.config(self.genotype(run)), job.data_version, job.threads)[last]
+        link = self.run_folder(run) / last
+        return link.resolve().name == f"{last}-{key}" and is_whole(link, last)
+
+
+def _last_words(file: Path) -> str:
+    """The last line of a log, without its time."""
+    lines = [line for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"{_TIME.sub('', lines[-1].strip())} ({file})" if lines else f"it left no word in {file}"

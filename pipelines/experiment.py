@@ -1,0 +1,135 @@
+"""python -m pipelines.run experiments: a matrix of tasks, variants and seeds, run on this machine or written as one pipeline.
+
+Comes in: an experiment's file, overrides. Goes out: docs/results/NAME.json and .svg and the table in docs/RESULTS.md; or an IR
+YAML whose ParallelFor holds the same cases.
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from adabert_core.artifacts import write_json
+from adabert_core.config import SECTIONS
+from adabert_core.entry import show_log
+from adabert_core.errors import UserError
+from adabert_core.experiments.matrix import Experiment, Run, expand, read_experiment
+from adabert_core.experiments.side_by_side import Workshop
+from adabert_core.experiments.table import markdown, record_of, spread, write_between_marks
+from pipelines.compiled import accelerator_option, gpus_option, image_option, pipeline_parameters, set_option
+from pipelines.local_run import absolute
+from pipelines.sweep import compile_cases
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@set_option
+@click.option("--task", "tasks", multiple=True, help="Only this task of the file; may be given several times.")
+@click.option("--variant", "variants", multiple=True, help="Only this variant; likewise.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("runs/experiments"),
+    show_default=True,
+    help="Folder of the runs; what experiments have in common is computed once in it.",
+)
+@click.option("--workers", type=click.IntRange(min=0), default=0, help="Runs at a time; default: the cores over `threads`.")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("docs/results"), show_default=True)
+@click.option("--page", type=click.Path(path_type=Path), default=Path("docs/RESULTS.md"), show_default=True)
+@click.option("--note", default="", help="A sentence for the table, e.g. 'Times were taken beside other work.'")
+@click.option("--dry-run", is_flag=True, help="List the runs and stop.")
+@click.option("--compile", "pipeline", type=click.Path(path_type=Path), help="Write the cases as one pipeline and stop.")
+@click.option("--parallelism", default=4, show_default=True, help="Cases at a time on a cluster.")
+@gpus_option
+@accelerator_option
+@image_option
+def experiments(
+    file: Path,
+    overrides: tuple[str, ...],
+    tasks: tuple[str, ...],
+    variants: tuple[str, ...],
+    output: Path,
+    workers: int,
+    results: Path,
+    page: Path,
+    note: str,
+    dry_run: bool,
+    pipeline: Path | None,
+    parallelism: int,
+    gpus: int,
+    accelerator: str,
+    image: str,
+) -> None:
+    """Run the experiment in FILE; what is done already is kept, and what fails is named at the end."""
+    experiment = read_experiment(file, overrides).only(tasks, variants)
+    runs, skipped = expand(experiment)
+    for reason in skipped.values():
+        click.echo(reason)
+    if not runs:
+        raise UserError(f"{file}: no run is left.")
+    if dry_run:
+        click.echo("\n".join(run.key for run in runs))
+        return
+    if pipeline is not None:
+        compile_cases(cases_of(runs), pipeline, parallelism, image, gpus, accelerator)
+        return
+    show_log(sys.stderr)
+    workshop = Workshop(output, experiment.name, experiment.threads)
+    count = workers or max((os.cpu_count() or 1) // experiment.threads, 1)
+    failed = workshop.work_off(runs, count)
+    done = [run for run in runs if run.key not in failed]
+    if done:
+        click.echo(publish(experiment, workshop, done, results, page, _said(file, overrides, tasks, variants, experiment), note))
+    for key, reason in failed.items():
+        click.echo(f"failed: {key}: {reason}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+def publish(
+    experiment: Experiment, workshop: Workshop, runs: list[Run], results: Path, page: Path, command: str, note: str
+) -> str:
+    """Writes records, picture and table of finished runs, and returns the table."""
+    from adabert_core.experiments.plot import draw
+
+    records = [record_of(run, workshop.run_folder(run), run.command(experiment.threads, workshop.genotype(run))) for run in runs]
+    table = markdown(records)
+    results.mkdir(parents=True, exist_ok=True)
+    write_json(
+        results / f"{experiment.name}.json", {"experiment": experiment.name, "command": command, "note": note, "runs": records}
+    )
+    draw(spread(records), results / f"{experiment.name}.svg")
+    picture = os.path.relpath(results / f"{experiment.name}.svg", page.parent)
+    about = " ".join(part for part in (experiment.about.strip(), note) if part)
+    data = os.path.relpath(results / f"{experiment.name}.json", page.parent)
+    parts = [f"## Experiment: {experiment.name}", about, f"`{command}`; every run's own command is in [{data}]({data})."]
+    parts += [table, f"![test score against latency]({picture})"]
+    write_between_marks(page, experiment.name, "\n\n".join(part for part in parts if part))
+    return table
+
+
+def cases_of(runs: list[Run]) -> list[dict[str, object]]:
+    """The runs as the cases of a sweep; those that need another's structure are named and left out."""
+    cases = []
+    for run in runs:
+        if run.needs:
+            click.echo(f"{run.key} is left out: a pipeline's cases cannot wait for {run.needs}; give search.genotype instead.")
+            continue
+        config = absolute(run.config())
+        parameters = pipeline_parameters(config, "")
+        name = f"{run.task} {run.variant} seed={run.seed}"
+        cases.append({"name": name, "seed": config.seed, **{section: parameters[section] for section in SECTIONS}})
+    return cases
+
+
+def _said(
+    file: Path, overrides: tuple[str, ...], tasks: tuple[str, ...], variants: tuple[str, ...], experiment: Experiment
+) -> str:
+    """The command as it was given, with places as shell variables."""
+    words = [f"--task {shlex.quote(task)}" for task in tasks] + [f"--variant {shlex.quote(variant)}" for variant in variants]
+    for word in overrides:
+        place = word.partition("=")[0].removeprefix("places.")
+        words.append(f"--set places.{place}=${place.upper()}" if place in experiment.places else f"--set {shlex.quote(word)}")
+    return " ".join(["python -m pipelines.run experiments", os.path.relpath(file), *words])
