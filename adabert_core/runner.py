@@ -15,12 +15,18 @@ log = logging.getLogger(__name__)
 
 
 def run_all(
-    config: RunConfig, output: Path, *, checkpoint_uri: str = "", checkpoint_seconds: float = 60.0, stage_cache: str = ""
+    config: RunConfig,
+    output: Path,
+    *,
+    checkpoint_uri: str = "",
+    checkpoint_seconds: float = 60.0,
+    stage_cache: str = "",
+    last: str = "register",
 ) -> list[StageReport]:
     """Runs what is not done yet and returns the reports of the stages that ran or were taken from the stage cache.
 
     `output` gets one folder per stage. Checkpoints go to `checkpoint_uri`, by default a folder inside `output`. A folder
-    `stage_cache` keeps the results of the long stages for other runs.
+    `stage_cache` keeps the results of the long stages for other runs. Nothing comes after the stage `last`.
     """
     run = StageCache(stage_cache).run_stage if stage_cache else run_stage
     pipeline_run, status = _pipeline_run(output), "FAILED"
@@ -28,7 +34,7 @@ def run_all(
     reports = []
     tracker = Tracker(config.tracking_uri, config.experiment, pipeline_run, config.name)
     try:
-        for name in STAGES:
+        for name in stages_to(last):
             inputs, target = stage_inputs(name, output), output / name
             settings = getattr(config, STAGES[name].section)
             if is_done(name, settings, inputs, target) and not _unregistered(name, target, tracker):
@@ -41,6 +47,20 @@ def run_all(
         if reports or status == "FAILED":
             tracker.finish_pipeline(status)
     return reports
+
+
+def stages_to(last: str) -> list[str]:
+    """The stages up to `last`, in order."""
+    names = list(STAGES)
+    return names[: names.index(last) + 1]
+
+
+def is_done_to(last: str, config: RunConfig, output: Path) -> bool:
+    """True when `output` holds the results of all stages up to `last` for this config and the rows as they are now."""
+    return all(
+        is_done(name, getattr(config, STAGES[name].section), stage_inputs(name, output), output / name)
+        for name in stages_to(last)
+    )
 
 
 def stage_inputs(name: str, root: Path) -> dict[str, Path]:

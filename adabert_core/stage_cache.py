@@ -1,12 +1,15 @@
 """Finished directories of the long stages, kept by all that their result is a function of: no experiment pays for one twice.
 
 Comes in: a stage's call. Goes out: the directory that was made for the same settings, inputs and content outside, its digests
-checked; or a new one, which is then kept. Any number of processes may share the folder.
+checked; or a new one, which is then kept. Any number of processes may share the folder: what two of them want is made once.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +48,11 @@ class StageCache:
             return run_stage(name, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
         settings = dataclasses.asdict(config)
         key = result_key(name, settings, parent_digests(name, inputs), outside_content(name, config))
-        if not self._take(name, key, output):
-            report = run_stage(name, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
-            self._keep(key, output)
-            return report
+        with self._alone(key):
+            if not self._take(name, key, output):
+                report = run_stage(name, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
+                self._keep(key, output)
+                return report
         report = report_of(name, output)
         tracker.start(name, settings)
         tracker.tag(f"adabert.{name}.from", key)
@@ -56,6 +60,15 @@ class StageCache:
         tracker.finish("FINISHED")
         checkpoints.clear(key)
         return report
+
+    @contextlib.contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """Lets one process of this machine at a time make a result; the others wait and take it. A lock ends with its process."""
+        place = self.root / ".locks" / key.replace("/", "-")
+        place.parent.mkdir(exist_ok=True)
+        with place.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _take(self, name: str, key: str, output: Path) -> bool:
         """Puts what is kept under a key into `output`; False where there is nothing, or nothing whole, which is then removed."""

@@ -36,6 +36,17 @@ CONVOLUTIONS = Genotype(
         (1, 4, "conv_5"),
     ),
 )
+NO_CONVOLUTION = Genotype(
+    2,
+    (
+        (0, 2, "max_pool_3"),
+        (1, 2, "identity"),
+        (0, 3, "avg_pool_3"),
+        (2, 3, "max_pool_3"),
+        (1, 4, "identity"),
+        (3, 4, "avg_pool_3"),
+    ),
+)
 NOTHING_INSIDE = Genotype(3, ((0, 2, "zero"), (1, 2, "zero"), (2, 3, "conv_3"), (2, 4, "identity"), (3, 4, "zero")))
 
 
@@ -87,10 +98,12 @@ def expected_logits(model, rows):
         (random_genotype(random.Random(1), 3), True),
         (random_genotype(random.Random(2), 1), True),
         (CONVOLUTIONS, False),
+        (NO_CONVOLUTION, False),
+        (NO_CONVOLUTION, True),
         (NOTHING_INSIDE, False),
         (NOTHING_INSIDE, True),
     ],
-    ids=["single", "pair_3_cells", "pair_1_cell", "convolutions", "empty_nodes", "pair_empty_nodes"],
+    ids=["single", "pair_3_cells", "pair_1_cell", "convolutions", "pools", "pair_pools", "empty_nodes", "pair_empty_nodes"],
 )
 def test_onnx_answers_as_torch_at_any_batch_and_length(genotype, pair, tmp_path):
     model, rows = student(genotype, SEP if pair else None), rows_of(pair)
@@ -107,7 +120,7 @@ def test_onnx_answers_as_torch_at_any_batch_and_length(genotype, pair, tmp_path)
     assert isinstance(session, onnxruntime.InferenceSession)
 
 
-@pytest.mark.parametrize("genotype", [EVERY_KIND, CONVOLUTIONS], ids=["every_kind", "convolutions"])
+@pytest.mark.parametrize("genotype", [EVERY_KIND, CONVOLUTIONS, NO_CONVOLUTION], ids=["every_kind", "convolutions", "pools"])
 @pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
 def test_int8_answers_nearly_as_fp32_and_padding_changes_nothing(genotype, pair, tmp_path):
     model, rows = student(genotype, SEP if pair else None), rows_of(pair)

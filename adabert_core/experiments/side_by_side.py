@@ -16,9 +16,9 @@ from pathlib import Path
 
 from adabert_core.artifacts import read_json, write_json
 from adabert_core.control import random_cells
-from adabert_core.data.prepare import fingerprint
 from adabert_core.experiments.matrix import Run
-from adabert_core.experiments.worker import Job, is_whole, stage_keys
+from adabert_core.experiments.worker import Job
+from adabert_core.runner import is_done_to
 from adabert_core.search_space import PRIMITIVES, Genotype
 
 log = logging.getLogger(__name__)
@@ -27,14 +27,18 @@ _TIME = re.compile(r"^\d\d:\d\d:\d\d ")
 
 
 class Workshop:
-    """A folder in which experiments are worked off; they share its stages, and one that is started again goes on."""
+    """A folder in which experiments are worked off; they share its stages, and one that is started again goes on.
+
+    The number of threads is part of a result, so it is part of the folders' names.
+    """
 
     def __init__(self, folder: Path, name: str, threads: int) -> None:
-        self.stages, self.runs, self.threads = folder.absolute() / "stages", folder.absolute() / name, threads
-        self._versions: dict[str, str] = {}
+        root = folder.absolute() / f"threads-{threads}"
+        self.stages, self.runs, self.threads = root / "stages", root / name, threads
+        self._known: dict[tuple[str, str], bool] = {}
 
     def run_folder(self, run: Run) -> Path:
-        """Where a run's links, job and log lie."""
+        """Where a run's stages, job and log lie."""
         return self.runs / run.key
 
     def work_off(self, runs: Sequence[Run], workers: int) -> dict[str, str]:
@@ -95,26 +99,18 @@ class Workshop:
     def _start(self, run: Run, last: str) -> subprocess.Popen[bytes]:
         folder = self.run_folder(run)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "job.json", dataclasses.asdict(self._job(run)))
+        job = Job(str(run.preset), run.overrides(self.genotype(run)), str(self.stages))
+        write_json(folder / "job.json", dataclasses.asdict(job))
         command = [sys.executable, "-m", "adabert_core.experiments.worker", str(folder), last]
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
         with (folder / "log.txt").open("ab") as file:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)  # noqa: S603
 
-    def _job(self, run: Run) -> Job:
-        genotype = self.genotype(run)
-        data = run.config(genotype).data
-        key = repr(data)
-        if key not in self._versions:
-            self._versions[key] = fingerprint(data)
-        return Job(str(run.preset), run.overrides(genotype), self._versions[key], self.threads, str(self.stages))
-
     def _is_done(self, run: Run, last: str) -> bool:
-        """True where the run's link leads to a whole directory of the very stage that the run asks for now."""
-        job = self._job(run)
-        key = stage_keys(run.config(self.genotype(run)), job.data_version, job.threads)[last]
-        link = self.run_folder(run) / last
-        return link.resolve().name == f"{last}-{key}" and is_whole(link, last)
+        """True where an earlier call has left the very result that the run asks for now; looked up once, since rows are read."""
+        if (run.key, last) not in self._known:
+            self._known[(run.key, last)] = is_done_to(last, run.config(self.genotype(run)), self.run_folder(run))
+        return self._known[(run.key, last)]
 
 
 def _last_words(file: Path) -> str:

@@ -48,6 +48,10 @@ def command(file: Path, folder: Path) -> list[str]:
     return [sys.executable, "-m", "pipelines.run", "experiments", str(file), *map(str, places)]
 
 
+def stages(folder: Path) -> Path:
+    return folder / "runs" / "threads-1" / "stages"
+
+
 def records(folder: Path) -> list[dict]:
     found = json.loads((folder / "results" / "killed.json").read_text())["runs"]
     return [{key: value for key, value in record.items() if key not in TIMES} for record in found]
@@ -79,20 +83,20 @@ def test_failing_run_is_named_and_the_others_are_published(undisturbed):
 
 def test_what_runs_have_in_common_is_computed_once(undisturbed):
     folder, _ = undisturbed
-    stages = [
-        path.name.rpartition("-")[0] for path in (folder / "runs" / "stages").iterdir() if (path / "manifest.json").is_file()
-    ]
-    counts = {stage: stages.count(stage) for stage in set(stages)}
-    assert (counts["prepare_data"], counts["finetune_teacher"], counts["distill_targets"]) == (1, 1, 1)
-    assert (counts["search"], counts["retrain"], counts["benchmark"]) == (4, 3, 3)
+    kept = stages(folder)
+    counts = {stage: len(list(kept.glob(f"{stage}/*/manifest.json"))) for stage in ("finetune_teacher", "distill_targets")}
+    assert counts == {"finetune_teacher": 1, "distill_targets": 1}
+    assert (len(list(kept.glob("search/*/manifest.json"))), len(list(kept.glob("retrain/*/manifest.json")))) == (4, 3)
+    logs = "".join(path.read_text() for path in folder.glob("runs/**/log.txt"))
+    assert [logs.count(f"{stage}: started") for stage in ("finetune_teacher", "distill_targets", "retrain")] == [1, 1, 4]
 
 
 def test_second_call_computes_nothing_and_says_the_same(undisturbed, file):
     folder, before = undisturbed
-    made = {path: path.stat().st_mtime_ns for path in (folder / "runs" / "stages").glob("*/manifest.json")}
+    made = {path: path.stat().st_mtime_ns for path in (folder / "runs").glob("**/manifest.json")}
     done = subprocess.run(command(file, folder), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == before.stdout
-    assert {path: path.stat().st_mtime_ns for path in (folder / "runs" / "stages").glob("*/manifest.json")} == made
+    assert {path: path.stat().st_mtime_ns for path in (folder / "runs").glob("**/manifest.json")} == made
 
 
 @pytest.mark.integration
@@ -103,15 +107,15 @@ def test_killed_at_two_moments_it_ends_with_the_same_table(undisturbed, file, tm
             command(file, tmp_path), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            while not list((tmp_path / "runs" / "stages").glob(pattern)):
+            while not list((tmp_path / "runs").glob(pattern)):
                 assert process.poll() is None
                 time.sleep(0.05)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    until(".finetune_teacher-*")
-    until("search-*/manifest.json")
+    until("threads-1/killed/**/.finetune_teacher.*")
+    until("threads-1/stages/search/*/manifest.json")
     done = subprocess.run(command(file, tmp_path), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert records(tmp_path) == records(undisturbed[0])
