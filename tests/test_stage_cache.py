@@ -11,6 +11,7 @@ import pytest
 
 from adabert_core.artifacts import list_files, read_manifest
 from adabert_core.config import RunConfig, load_run_config
+from adabert_core.entry import fingerprint_component
 from adabert_core.errors import UserError
 from adabert_core.runner import run_all, stage_inputs
 from adabert_core.stage_cache import StageCache
@@ -18,6 +19,7 @@ from adabert_core.stages import STAGES, is_done, run_stage
 from adabert_core.storage import Checkpoints
 from adabert_core.teacher_source import teacher_content
 from adabert_core.tracking import Tracker
+from pipelines.local_run import collect
 from tests.conftest import replace_weights
 from tests.test_end_to_end import SMOKE, settings
 
@@ -138,6 +140,28 @@ def test_teacher_changed_behind_its_path_is_trained_again(tmp_path: Path, config
     after = read_manifest(output / "finetune_teacher", "finetune_teacher")
     assert (after.config, after.parents) == (before.config, before.parents)
     assert after.digest != before.digest
+
+
+def test_tasks_of_the_dag_are_told_of_both_and_their_directories_chosen_by_both(
+    first: Path, tmp_path: Path, config: RunConfig, bert_folder: Path
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(bert_folder, teacher)
+    data = {"source": config.data.source}
+    version = read_manifest(first / "prepare_data", "prepare_data").data_version
+    assert fingerprint_component(data, {"model": "builtin:minilm"}) == version
+    before = fingerprint_component(data, {"model": str(teacher)})
+    assert before == f"{version}-{teacher_content(str(teacher))}"
+    config = dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, model=str(teacher)))
+    run(config, tmp_path / "tasks" / "old")
+    replace_weights(teacher)
+    assert fingerprint_component(data, {"model": str(teacher)}) not in (before, version)
+    collect(tmp_path / "tasks", tmp_path, config)
+    assert not (tmp_path / "finetune_teacher").exists()  # that of the old weights would be wrong
+    run(config, tmp_path / "tasks" / "new")
+    shutil.copytree(bert_folder, teacher, dirs_exist_ok=True)
+    collect(tmp_path / "tasks", tmp_path, config)
+    assert digests(tmp_path) == digests(tmp_path / "tasks" / "old") != digests(tmp_path / "tasks" / "new")
 
 
 def test_rows_changed_behind_their_path_are_prepared_again(tmp_path: Path, config: RunConfig, learnable_csv: Path) -> None:
