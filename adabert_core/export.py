@@ -13,10 +13,10 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from adabert_core.arithmetic import Fp32, Int8
 from adabert_core.network import AdaBertNetwork
-from adabert_core.quantization import Int8
 from adabert_core.student import AdaBertForSequenceClassification
-from adabert_core.student_graph import Fp32, StudentGraph
+from adabert_core.student_graph import StudentGraph
 from adabert_core.tokens import Collator, length_sorted
 
 INPUTS = ("input_ids", "attention_mask")

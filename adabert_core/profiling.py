@@ -18,12 +18,11 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from adabert_core.arithmetic import Arithmetic, Fp32, Int8
 from adabert_core.export import open_session
 from adabert_core.latency import time_in_turns
 from adabert_core.onnx_graph import Graph
-from adabert_core.quantization import Int8
 from adabert_core.serving import Predictor, padded
-from adabert_core.student_graph import Arithmetic, Fp32
 
 TEXT = "the film is a gripping , well acted story that never quite manages to escape the limits of its own rather thin premise"
 _PRODUCTS = ("Gemm", "MatMulIntegerToFloat")

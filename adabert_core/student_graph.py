@@ -10,7 +10,7 @@ logits (batch, classes). What the network writes as many operations is put toget
 """
 
 import dataclasses
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import onnx
@@ -19,6 +19,7 @@ from onnx import TensorProto
 from onnx.helper import make_tensor_value_info
 from torch import Tensor, nn
 
+from adabert_core.arithmetic import Arithmetic
 from adabert_core.network import AdaBertNetwork, Cell, Embedding
 from adabert_core.onnx_graph import Graph
 from adabert_core.operations import ReluConvNorm
@@ -33,41 +34,6 @@ class State(NamedTuple):
 
     tensor: str
     share: float
-
-
-class Arithmetic(Protocol):
-    """How numbers are kept and multiplied: fp32 here, int8 in quantization."""
-
-    zeros: np.ndarray  # (1, C), the row that stands outside every text
-
-    def look_up(self, graph: Graph, table: np.ndarray, ids: str) -> str:
-        """Rows of a table (V, C) by ids (B, L) -> (B, L, C)."""
-
-    def positive(self, graph: Graph, tensor: str) -> str:
-        """ReLU of a tensor, ready to be multiplied."""
-
-    def multiply(self, graph: Graph, rows: str, weights: list[tuple[str, np.ndarray]], bias: np.ndarray, name: str) -> str:
-        """Rows (n, k * C) times the weights (C, C) that belong to each tensor they came from, plus the bias."""
-
-
-class Fp32:
-    """Floating point throughout."""
-
-    def __init__(self, channels: int) -> None:
-        self.zeros = np.zeros((1, channels), np.float32)
-
-    def look_up(self, graph: Graph, table: np.ndarray, ids: str) -> str:
-        """See Arithmetic."""
-        return graph.add("Gather", table, ids)
-
-    def positive(self, graph: Graph, tensor: str) -> str:
-        """See Arithmetic."""
-        return graph.add("Relu", tensor)
-
-    def multiply(self, graph: Graph, rows: str, weights: list[tuple[str, np.ndarray]], bias: np.ndarray, name: str) -> str:
-        """See Arithmetic."""
-        table = np.concatenate([weight for _, weight in weights])
-        return graph.add("Gemm", rows, table, bias, name=name)
 
 
 @dataclasses.dataclass
