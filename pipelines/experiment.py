@@ -132,4 +132,4 @@ def _said(
     for word in overrides:
         place = word.partition("=")[0].removeprefix("places.")
         words.append(f"--set places.{place}=${place.upper()}" if place in experiment.places else f"--set {shlex.quote(word)}")
-    return " ".join(["python -m pipelines.run experiments", os.path.relpath(file), *words])
+    return " ".join(["python -m pipelines.run experiments", str(file), *words])

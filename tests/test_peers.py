@@ -81,7 +81,7 @@ def test_every_weight_gets_a_gradient_in_bf16(architecture):
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
 
 
-@pytest.mark.parametrize("architecture", PEERS)
+@pytest.mark.parametrize("architecture", [*ENCODERS, "transformer_2x128"])
 def test_peers_learn_through_the_students_training(architecture, target_rows):
     info = {"labels": ["no", "yes"], "metric": "accuracy", "probe_log_likelihood": [-0.7, -0.4, -0.1]}
     vectors = {"word": torch.randn(VOCABULARY, WORD, generator=torch.Generator().manual_seed(0))}
