@@ -7,6 +7,8 @@ goes shard by shard, and a killed stage keeps its shards.
 
 import logging
 import math
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,7 @@ def run(
         extra = {"augmented": Collator(augmented_rows(config, teacher, train_rows.rows, train.labels), teacher.template)}
         if unlabeled := dataset.unlabeled(config.unlabeled_rows):
             extra = {"unlabeled": teacher.collator(unlabeled), **extra}
+        scorer.announce(extra)
         scored = [scorer.score(rows, probes, name) for name, rows in extra.items()]
         counts = {f"{name}_rows": len(rows.rows) for name, rows in extra.items()}
         labels = np.concatenate([train.labels, np.full(sum(counts.values()), -1)])
@@ -178,14 +181,25 @@ class Scorer:
     ) -> None:
         self.teacher, self.accelerator, self.pooling = teacher, accelerator, pooling
         self.batch_size, self.checkpoints, self.key = batch_size, checkpoints, key
+        self.tokens, self.seconds = 0, 0.0  # scored so far
+
+    def announce(self, parts: Mapping[str, Collator]) -> None:
+        """Says what is about to be scored and how long that will take, by the speed so far; nothing is known after a restart."""
+        tokens = sum(int(rows.lengths.sum()) for rows in parts.values())
+        what = ", ".join(f"{len(rows.lengths)} {name} rows" for name, rows in parts.items())
+        time_left = f", about {tokens * self.seconds / self.tokens:.0f} s" if self.tokens else ""
+        log.info("to be scored: %s, %.1f M tokens%s", what, tokens / 1e6, time_left)
 
     @torch.inference_mode()
     def forward(self, rows: Collator, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Row indices -> logits (B, classes) and pooled states (B, J + 1, H), one pass for both."""
+        started = time.perf_counter()
         batch = rows(index, self.accelerator.device)
         with self.accelerator.autocast():
             out = self.teacher.model(**batch, output_hidden_states=True)
-        return out.logits.float().cpu(), pool_states(out.hidden_states, batch["attention_mask"], self.pooling).cpu()
+        found = out.logits.float().cpu(), pool_states(out.hidden_states, batch["attention_mask"], self.pooling).cpu()
+        self.tokens, self.seconds = self.tokens + batch["input_ids"].numel(), self.seconds + time.perf_counter() - started
+        return found
 
     def states(self, rows: Collator, scratch: Path) -> tuple[np.ndarray, np.ndarray]:
         """All rows' pooled states (rows, J + 1, H), in a memory-mapped float16 file, and logits (rows, classes)."""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,12 @@ def plain(tmp_path_factory: pytest.TempPathFactory, learnable_csv: Path, bert_fo
 
 
 def test_unlabeled_text_is_scored_and_comes_before_augmented(
-    plain: Targets, tmp_path: Path, learnable_csv: Path, bert_folder: Path
+    plain: Targets, tmp_path: Path, learnable_csv: Path, bert_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="adabert_core")
     source = table(tmp_path / "more.csv", [("text",), *((text,) for text in MORE)])
     found = made(tmp_path, learnable_csv, bert_folder, data__unlabeled=source)
+    assert re.search(r"to be scored: 40 unlabeled rows, 200 augmented rows, 0\.0 M tokens, about \d s", caplog.text)
     real, extra = plain.info["real_rows"], plain.info["augmented_rows"]
     assert found.info == {**plain.info, "unlabeled_rows": 40}
     assert "unlabeled_rows" not in plain.info
