@@ -150,7 +150,8 @@ def expand(experiment: Experiment) -> tuple[list[Run], dict[str, str]]:
     The first variant of all tasks and seeds comes first: its runs have little in common, and what the later ones share with
     them is there when they start. A variant that takes the structure of its own task would be `cell_of` again, and is not run.
     """
-    skipped = {name: reason for name, task in experiment.tasks.items() if (reason := _absent(name, task, experiment.places))}
+    reasons = {name: _absent(name, experiment) for name in experiment.tasks}
+    skipped = {name: reason for name, reason in reasons.items() if reason}
     tasks = [name for name in experiment.tasks if name not in skipped]
     runs = [
         _run(experiment, task, name, seed, draw)
@@ -178,9 +179,10 @@ def _run(experiment: Experiment, task: str, name: str, seed: int, draw: int) -> 
     return dataclasses.replace(made, needs=needed.key, random=bool(variant.dearer_than))
 
 
-def _absent(name: str, task: Task, places: Mapping[str, str | None]) -> str:
+def _absent(name: str, experiment: Experiment) -> str:
     """Why a task cannot be run here, or nothing."""
-    source = str(_flat(task.set).get("data.source", ""))
+    places = experiment.places
+    source = str({**_flat(experiment.set), **_flat(experiment.tasks[name].set)}.get("data.source", ""))
     for place, folder in places.items():
         if f"{{{place}}}" in source and not folder:
             return f"{name} is left out: its rows are not part of the project; give them with --set places.{place}=FOLDER."
