@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import sentences
 from test_export import EVERY_KIND
 
 from adabert_core.export import FP32, INT8, export_int8, export_student
@@ -14,6 +13,7 @@ from adabert_core.register import pack_model
 from adabert_core.serving import Predictor, padded
 from adabert_core.student import AdaBertConfig, AdaBertForSequenceClassification
 from adabert_core.tokens import Collator, Template, tokenize
+from tests.conftest import sentences
 
 TEXTS = [text for text, _ in sentences(70, seed=3)]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.integration  # minutes, and the fast tests have one experiment's stages in test_stage_cache
 ROOT = Path(__file__).parents[2]
 TIMES = ("ms", "latency", "seconds", "command")
 
@@ -99,7 +100,6 @@ def test_second_call_computes_nothing_and_says_the_same(undisturbed, file):
     assert {path: path.stat().st_mtime_ns for path in (folder / "runs").glob("**/manifest.json")} == made
 
 
-@pytest.mark.integration
 def test_killed_at_two_moments_it_ends_with_the_same_table(undisturbed, file, tmp_path):
     def until(pattern: str) -> None:
         """Starts the experiment and kills it, workers and all, as soon as a stage of this name is being written or is there."""
