@@ -1,5 +1,6 @@
 """Device, precision and randomness of a stage. Comes in: config words. Goes out: an Accelerator and seeded generators."""
 
+import functools
 import logging
 import random
 
@@ -17,12 +18,7 @@ def has_bf16(device: str) -> bool:
     """True when the hardware computes bf16 itself (AVX512-BF16 or AMX on a CPU); emulation would be slower than fp32."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = (
-        torch.backends.cpu.get_cpu_capability(),
-        torch.cpu._is_avx512_bf16_supported(),
-        torch.cpu._is_amx_tile_supported(),
-    )
-    return bool(capabilities[1] or capabilities[2])
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:
@@ -35,9 +31,17 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
         raise UserError("device: cuda was asked for, but torch sees no GPU; set device: auto or install a CUDA build of torch.")
     kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = precision == "bf16" or (precision == "auto" and has_bf16(kind))
+    if kind == "cpu" and precision == "auto" and not bf16:
+        _say_slow()
     for state in (AcceleratorState, GradientState, PartialState):  # one process runs stages of different settings in turn
         state._reset_state()
     return Accelerator(cpu=kind == "cpu", mixed_precision="bf16" if bf16 else "no")
+
+
+@functools.cache
+def _say_slow() -> None:
+    """Once per process: who waits should know why."""
+    log.info("this CPU has no bf16 of its own: training runs in fp32 and takes several times longer")
 
 
 def seed_everything(seed: int) -> torch.Generator:
