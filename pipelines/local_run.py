@@ -16,7 +16,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from kfp import components, local
 
@@ -57,33 +57,46 @@ def run_local(config: RunConfig, output: Path, *, cache: bool, containers: Conta
         RuntimeError: a task failed.
     """
     output = output.absolute()
-    root = output / "kfp"
-    file, tasks, log = root / "pipeline.yaml", root / "tasks", root / "log.txt"
-    sentence = tasks / "error.txt"  # below what a container sees
-    tasks.mkdir(parents=True, exist_ok=True)
-    sentence.unlink(missing_ok=True)
+    file = output / "kfp" / "pipeline.yaml"
     config = _reachable(config, containers.artifact_uri) if containers else absolute(config)
     image, checkpoints = default_image(), str(output / "checkpoints")
     if containers:
         image, checkpoints = containers.image, containers.checkpoint_uri
     # The image is part of the cache key. Here nobody wants to wait a minute to hear a second time what is wrong with the rows.
     compile_pipeline(config, file, Placement(image, gpus=0, retries=0), checkpoints)
-    run_id = root / "run_id"
+    try:
+        run_file(file, pipeline_parameters(config, checkpoints), config.name, cache=cache, containers=containers)
+    finally:
+        with contextlib.suppress(UserError):  # rows that cannot be read lead to no stage
+            collect(file.parent / "tasks", output, config)
+
+
+def run_file(
+    file: Path, parameters: dict[str, Any], name: str, *, cache: bool = True, containers: Containers | None = None
+) -> None:
+    """Runs a compiled file by KFP's local runner, under `name` in MLflow; tasks and log lie beside the file.
+
+    Raises:
+        UserError: a task said so.
+        RuntimeError: a task failed.
+    """
+    root = file.parent
+    tasks, log, run_id = root / "tasks", root / "log.txt", root / "run_id"
+    sentence = tasks / "error.txt"  # below what a container sees
+    tasks.mkdir(parents=True, exist_ok=True)
+    sentence.unlink(missing_ok=True)
     if not run_id.is_file():
         run_id.write_text(uuid.uuid4().hex)
-    told = {"KFP_RUN_ID": run_id.read_text(), "ADABERT_RUN_NAME": config.name, "ADABERT_ERROR_FILE": str(sentence)}
+    told = {"KFP_RUN_ID": run_id.read_text(), "ADABERT_RUN_NAME": name, "ADABERT_ERROR_FILE": str(sentence)}
     runner = _docker_runner(containers, told) if containers else _subprocess_runner(told)
     local.init(runner, pipeline_root=str(tasks), workspace_root=str(root / "workspace"), enable_caching=cache)
     try:
         with narrowed_output(log):
-            components.load_component_from_file(str(file))(**pipeline_parameters(config, checkpoints))
+            components.load_component_from_file(str(file))(**parameters)
     except RuntimeError as error:
         if sentence.is_file():
             raise UserError(sentence.read_text()) from error
         raise RuntimeError(f"{error}; the whole log is {log}:\n{_tail(log)}") from error
-    finally:
-        with contextlib.suppress(UserError):  # rows that cannot be read lead to no stage
-            collect(tasks, output, config)
     run_id.unlink()  # a finished run is over; the next one gets a parent of its own
 
 

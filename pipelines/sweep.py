@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from kfp import compiler, components, local
+from kfp import compiler
 
 from adabert_core.config import SECTIONS, RunConfig, load_run_config
 from adabert_core.errors import UserError
@@ -23,7 +23,7 @@ from pipelines.compiled import (
     pipeline_parameters,
     set_option,
 )
-from pipelines.local_run import absolute, narrowed_output
+from pipelines.local_run import absolute, run_file
 from pipelines.resources import Placement
 
 
@@ -97,9 +97,6 @@ def sweep(
     _write(parameters, output, how, parallelism)
     if folder is None:
         return
-    root = (folder / "kfp").absolute()
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root / "tasks"), enable_caching=True)
-    with narrowed_output(root / "log.txt"):
-        components.load_component_from_file(str(output))(**parameters)
-    newest = max((root / "tasks").rglob("comparison.html"), key=lambda path: path.stat().st_mtime)
+    run_file(output.absolute(), parameters, config.name)
+    newest = max((output.parent / "tasks").rglob("comparison.html"), key=lambda path: path.stat().st_mtime)
     click.echo(f"comparison {newest}")

@@ -53,3 +53,14 @@ def test_sweep_over_two_seeds_runs_here_and_compares(learnable_csv: Path, bert_f
     assert "<td>seed=0</td>" in text
     assert "<td>seed=1</td>" in text
     assert "Over the seeds" in text
+
+
+@pytest.mark.integration
+def test_users_mistake_in_a_sweep_that_runs_here_is_one_sentence(learnable_csv: Path, bert_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines.run", "sweep", "--config", str(SMOKE), *settings(learnable_csv, bert_folder)]
+    wrong = ["--set", "data.label=stars", "--vary", "seed=0,1", "--run", str(tmp_path / "sweep")]
+    done = subprocess.run([*command, *wrong], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("adabert: ")]
+    assert "has no column 'stars'" in line
+    assert "Traceback" not in done.stderr
