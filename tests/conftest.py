@@ -21,6 +21,14 @@ WORDS = (*GOOD, *BAD, *OTHER)
 LABELS = ["bad", "good"]
 
 
+_LONGEST = ("test_end_to_end.py", "test_planted_structure.py", "test_submit.py", "test_presets.py", "test_parallel.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
+
+
 def sentences(count: int, seed: int) -> list[tuple[str, str]]:
     """Rows of (text, label): two of a class's words among other words, so that the label can be learned."""
     rng = random.Random(seed)  # noqa: S311
