@@ -5,11 +5,11 @@ import json
 import numpy as np
 import onnx
 import pytest
-from test_export import CONVOLUTIONS, rows_of, student
-from test_serving import folder  # noqa: F401 - a fixture
 
 from adabert_core.export import export_int8, export_student
 from adabert_core.profiling import profile, table_text, work
+from tests.test_export import CONVOLUTIONS, rows_of, student
+from tests.test_serving import folder  # noqa: F401 - a fixture
 
 
 def test_work_is_what_the_genotype_needs(tmp_path):
