@@ -1,9 +1,11 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from kfp_api_server import Done
 
 from adabert_core.errors import UserError
 from pipelines.sweep import cases_of
@@ -29,11 +31,10 @@ def test_what_cannot_vary_is_refused(words: str) -> None:
         cases_of(SMOKE, (), (words,))
 
 
-def test_sweep_compiles_to_a_loop_with_the_stages_inside(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pipelines.run", "sweep", "--config", str(SMOKE), "--vary", "seed=0,1"]
-    done = subprocess.run([*command, "--output", str(tmp_path / "s.yaml")], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "2 cases" in done.stdout
+def test_sweep_compiles_to_a_loop_with_the_stages_inside(tmp_path: Path, command: Callable[..., Done]) -> None:
+    done = command("sweep", "--config", str(SMOKE), "--vary", "seed=0,1", "--output", str(tmp_path / "s.yaml"))
+    assert done.code == 0, done.error
+    assert "2 cases" in done.out
     spec, _ = yaml.safe_load_all((tmp_path / "s.yaml").read_text())
     loop = spec["components"]["comp-for-loop-2"]["dag"]["tasks"]
     assert {"prepare-data", "finetune-teacher", "distill-targets", "search", "retrain", "benchmark", "register"} <= set(loop)
