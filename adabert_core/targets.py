@@ -50,12 +50,14 @@ def run(
         pooling = choose_pooling(config.pooling, teacher)
         train, validation = dataset.split("train"), dataset.split("validation")
         train_rows, validation_rows = teacher.collator(train), teacher.collator(validation)
+        train_labels, validation_labels = train.labels, validation.labels
+        del train, validation  # the texts of millions of rows
         scorer = Scorer(teacher, accelerator, pooling, config.batch_size, checkpoints, frame.checkpoint_key)
 
         saved = checkpoints.load(f"{frame.checkpoint_key}/probes")
         if saved is None:
             scratch = frame.path / "states.tmp.npy"
-            saved = fit_on_states(config, scorer, train_rows, train.labels, len(dataset.labels), scratch, generator)
+            saved = fit_on_states(config, scorer, train_rows, train_labels, len(dataset.labels), scratch, generator)
             checkpoints.save(f"{frame.checkpoint_key}/probes", saved)
         probes = Probes(saved["weight"], saved["bias"])
         if "teacher" in saved:
@@ -63,13 +65,13 @@ def run(
         else:
             real_teacher, real_probes = scorer.score(train_rows, probes, "train")
 
-        extra = {"augmented": Collator(augmented_rows(config, teacher, train_rows.rows, train.labels), teacher.template)}
+        extra = {"augmented": Collator(augmented_rows(config, teacher, train_rows.rows, train_labels), teacher.template)}
         if unlabeled := dataset.unlabeled(config.unlabeled_rows):
             extra = {"unlabeled": teacher.collator(unlabeled), **extra}
         scorer.announce(extra)
         scored = [scorer.score(rows, probes, name) for name, rows in extra.items()]
         counts = {f"{name}_rows": len(rows.rows) for name, rows in extra.items()}
-        labels = np.concatenate([train.labels, np.full(sum(counts.values()), -1)])
+        labels = np.concatenate([train_labels, np.full(sum(counts.values()), -1)])
         kept_teacher, kept_probes = scorer.score(validation_rows, probes, "validation")
 
         TargetRows(
@@ -78,12 +80,12 @@ def run(
             np.concatenate([real_teacher, *(logits for logits, _ in scored)]),
             np.concatenate([real_probes, *(logits for _, logits in scored)]),
         ).save(frame.path / "train")
-        TargetRows(validation_rows.rows, validation.labels, kept_teacher, kept_probes).save(frame.path / "validation")
+        TargetRows(validation_rows.rows, validation_labels, kept_teacher, kept_probes).save(frame.path / "validation")
         save_file({"weight": probes.weight.contiguous(), "bias": probes.bias.contiguous()}, frame.path / "probes.safetensors")
         uses = np.bincount(all_tokens(train_rows.rows), minlength=vocabulary_of(teacher))
         save_file(word_vectors(teacher, uses, accelerator), frame.path / "vectors.safetensors")
-        accuracy = (kept_probes.argmax(-1) == validation.labels[:, None]).mean(0)
-        likelihood = mean_log_likelihood(real_probes, train.labels)
+        accuracy = (kept_probes.argmax(-1) == validation_labels[:, None]).mean(0)
+        likelihood = mean_log_likelihood(real_probes, train_labels)
         write_json(
             frame.path / "targets.json",
             {
@@ -94,7 +96,7 @@ def run(
                 "teacher_layers": len(accuracy) - 1,
                 "probe_accuracy": accuracy.tolist(),
                 "probe_log_likelihood": likelihood.tolist(),
-                "real_rows": len(train.labels),
+                "real_rows": len(train_labels),
                 **counts,
             },
         )

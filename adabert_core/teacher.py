@@ -42,10 +42,10 @@ def run(
         accelerator = make_accelerator(config.device, config.precision)
         generator = seed_everything(config.seed)  # before the model: its head is drawn at random
         teacher = new_teacher(config.model, dataset.labels, dataset.pair, config.max_length)
-        train = dataset.split("train")
-        rows, labels = teacher.collator(train), train.labels
-        validation = dataset.split("validation")
-        validation_rows = teacher.collator(validation)
+        train, validation = dataset.split("train"), dataset.split("validation")
+        rows, validation_rows = teacher.collator(train), teacher.collator(validation)
+        labels, validation_labels = train.labels, validation.labels
+        del train, validation  # the texts of millions of rows
         steps = total_steps(len(labels), config.batch_size, config.epochs, config.min_steps, config.max_steps)
         model = teacher.model.to(accelerator.device)
         optimizer = torch.optim.AdamW(_decay_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
@@ -64,7 +64,7 @@ def run(
             optimizer.step()
             schedule.step()
             if (step + 1) % batches.per_epoch == 0 or step + 1 == steps:
-                found = teacher.scores(validation_rows, validation.labels, dataset.metric, accelerator)
+                found = teacher.scores(validation_rows, validation_labels, dataset.metric, accelerator)
                 tracker.metrics({f"validation_{name}": value for name, value in found.items()}, step + 1)
                 log.info("teacher step %d: validation %s %.4f", step + 1, dataset.metric, found["score"])
                 best.offer(found["score"], step + 1, model.state_dict())
@@ -84,8 +84,8 @@ def run(
             checkpoint_key=frame.checkpoint_key,
         )
         model.load_state_dict(best.weights)
-        found = teacher.scores(validation_rows, validation.labels, dataset.metric, accelerator)
-        _warn_if_useless(found, validation.labels, dataset)
+        found = teacher.scores(validation_rows, validation_labels, dataset.metric, accelerator)
+        _warn_if_useless(found, validation_labels, dataset)
         teacher.save(frame.path)
         frame.metrics.update({f"validation_{name}": value for name, value in found.items()})
         frame.metrics["parameters"] = sum(p.numel() for p in model.parameters())
