@@ -137,7 +137,7 @@ def tokenize(tokenizer: Any, template: Template, text_a: list[str], text_b: list
 
 
 def _token_ids(tokenizer: Any, texts: list[str]) -> Ragged:
-    """Ids of all texts, some thousand texts at a time: what a tokenizer returns takes a hundred times the room of its ids."""
+    """Ids of all texts, some thousand texts at a time: what a tokenizer returns takes forty times the room of its ids."""
     parts = [texts[first : first + _TEXTS_AT_ONCE] for first in range(0, len(texts), _TEXTS_AT_ONCE)] or [[]]
     encoded = (tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"] for part in parts)
     return Ragged.concatenate([Ragged.of(ids) for ids in encoded])
