@@ -127,20 +127,25 @@ def tokenize(tokenizer: Any, template: Template, text_a: list[str], text_b: list
     Pairs are cut longest first, as the tokenizer itself would.
     """
     budget = max_length - template.size
-    a = _token_ids(tokenizer, text_a)
     if text_b is None:
-        return TokenRows(a.take(np.arange(len(a)), lengths=np.minimum(a.lengths, budget)), None)
-    b = _token_ids(tokenizer, text_b)
+        return TokenRows(_token_ids(tokenizer, text_a, budget), None)
+    a, b = _token_ids(tokenizer, text_a), _token_ids(tokenizer, text_b)
     keep_a, keep_b = longest_first(a.lengths, b.lengths, budget)
     rows = np.arange(len(a))
     return TokenRows(a.take(rows, lengths=keep_a), b.take(rows, lengths=keep_b))
 
 
-def _token_ids(tokenizer: Any, texts: list[str]) -> Ragged:
-    """Ids of all texts, some thousand texts at a time: what a tokenizer returns takes forty times the room of its ids."""
-    parts = [texts[first : first + _TEXTS_AT_ONCE] for first in range(0, len(texts), _TEXTS_AT_ONCE)] or [[]]
-    encoded = (tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"] for part in parts)
-    return Ragged.concatenate([Ragged.of(ids) for ids in encoded])
+def _token_ids(tokenizer: Any, texts: list[str], longest: int | None = None) -> Ragged:
+    """The ids of all texts, the first `longest` of each, made some thousand texts at a time.
+
+    What a tokenizer returns takes forty times the room of its ids, and the positions of what is kept six times.
+    """
+    found = []
+    for first in range(0, max(len(texts), 1), _TEXTS_AT_ONCE):
+        encoded = tokenizer(texts[first : first + _TEXTS_AT_ONCE], add_special_tokens=False, verbose=False)
+        piece = Ragged.of(encoded["input_ids"])
+        found.append(piece if longest is None else piece.take(np.arange(len(piece)), lengths=np.minimum(piece.lengths, longest)))
+    return Ragged.concatenate(found)
 
 
 def longest_first(length_a: np.ndarray, length_b: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
