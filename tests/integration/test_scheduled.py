@@ -61,3 +61,7 @@ def test_new_rows_behind_the_same_address_make_a_challenger_and_the_same_rows_co
     assert tags["adabert.data_version"] != client.get_model_version(name, "1").tags["adabert.data_version"]
     page = (tmp_path / "run" / "register" / "report.html").read_text()
     assert found["reasons"][0] in page
+
+    back = run(sentences(300, seed=0))
+    assert not [stage for stage in (*TRAINED, "register") if f"{stage}: started" in back]
+    assert digests(tmp_path / "run") == before  # from the cache, and not what ran last
