@@ -107,11 +107,11 @@ def test_quality(
     teacher_logits = teacher.logits(rows, fast)
     teacher.model.cpu()
     sessions = {"int8" if runtime == "onnx-int8" else runtime: open_session(path) for runtime, path in onnx_files.items()}
-    onnx = onnx_logits(sessions["onnx"], rows)
+    onnx = {name: onnx_logits(session, rows) for name, session in sessions.items()}
     torch_logits = network_logits(student.network, student.depth, rows, make_accelerator("cpu", "fp32"))
     student.eval()
     metric, known = dataset.metric, targets.validation.labels
-    answers, right = onnx.argmax(1), test.labels
+    answers, right = onnx["onnx"].argmax(1), test.labels
     return {
         "teacher": {
             "validation": scores(known, targets.validation.teacher_logits.argmax(1), metric),
@@ -122,7 +122,7 @@ def test_quality(
                 name: scores(known, onnx_logits(session, validation).argmax(1), metric) for name, session in sessions.items()
             },
             "test": {
-                **{name: scores(right, onnx_logits(session, rows).argmax(1), metric) for name, session in sessions.items()},
+                **{name: scores(right, logits.argmax(1), metric) for name, logits in onnx.items()},
                 "torch": scores(right, torch_logits.argmax(1), metric),
             },
         },
@@ -130,7 +130,7 @@ def test_quality(
             "teacher": confusion(right, teacher_logits.argmax(1), len(dataset.labels)),
             "student": confusion(right, answers, len(dataset.labels)),
         },
-        "errors": student_errors(dataset, teacher_logits, onnx),
+        "errors": student_errors(dataset, teacher_logits, onnx["onnx"]),
     }
 
 
