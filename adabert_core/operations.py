@@ -14,7 +14,7 @@ from adabert_core.search_space import PRIMITIVES, kernel_of
 
 
 class Positions(NamedTuple):
-    """Which positions are real. Without padding, as in most batches of training, nothing is held and nothing cleared."""
+    """Which positions are real. Where all are, nothing is held and nothing cleared."""
 
     mask: Tensor | None  # (B, L, 1), 1.0 at real positions; None where all are
     rows: Tensor | None  # the real ones in (B*L) order; found while training only

@@ -211,7 +211,7 @@ def search_structure(
     fit(
         label="search",
         steps=steps,
-        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order, pool=None),
+        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order),
         loss=loss,
         apply=apply,
         state={"supernet": supernet, "weights": weights, **alphas, "schedule": schedule, "trace": trace},

@@ -111,7 +111,7 @@ def train_student(
     fit(
         label=label,
         steps=steps,
-        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order, pool=None),
+        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order),
         loss=loss,
         apply=apply,
         state={"distilled": distilled, "optimizer": optimizer, "schedule": schedule, "average": average, "best": best},
