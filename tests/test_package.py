@@ -9,9 +9,9 @@ import sys
 import tomllib
 import zipfile
 from email.parser import Parser
+from functools import partial
 from pathlib import Path
 
-import click
 import pytest
 
 from adabert_core import __version__
@@ -77,16 +77,16 @@ def test_what_predicts_imports_at_once_only_what_is_always_there(module: str) ->
 
 
 def test_package_that_an_extra_brings_is_named_with_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
-    def needs(name: str) -> click.Command:
-        return click.Command("c", callback=lambda: (_ for _ in ()).throw(ModuleNotFoundError("none", name=name)))
+    def imports(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     for name, extra in {"torch": "train", "boto3.s3": "s3", "kfp": "kfp"}.items():
         with pytest.raises(SystemExit) as ended:
-            run_command(lambda command=needs(name): command.main([], standalone_mode=False))
+            run_command(partial(imports, name))
         assert ended.value.code == 2
         assert f"pip install 'adabert-pipeline[{extra}]'" in capsys.readouterr().err
     with pytest.raises(ModuleNotFoundError):  # a defect of ours is no advice to the user
-        run_command(lambda: needs("adabert_core.nothing").main([], standalone_mode=False))
+        run_command(partial(imports, "adabert_core.nothing"))
 
 
 @pytest.mark.parametrize("name", [*cli.commands, "adabert"])

@@ -1,4 +1,4 @@
-"""A fresh environment with the base dependencies alone: a student answers there, without torch, and training says what it needs."""
+"""A fresh environment of base dependencies alone: a student answers there without torch, and training says what it needs."""
 
 import json
 import os
