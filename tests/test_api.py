@@ -1,4 +1,4 @@
-"""The four names for notebooks: what they refuse, and that they answer as the command line does. What they compress: test_docs."""
+"""The four names for notebooks: what they refuse, and where they find a student. A whole run: test_docs."""
 
 from pathlib import Path
 

@@ -5,6 +5,7 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
@@ -88,7 +89,7 @@ def run_line(words: list[str], command: Callable[..., Any]) -> None:
         assert done.returncode == 0, done.stderr
     elif words[:3] == ["python", "-m", "pipelines.run"]:
         done = command(*words[3:])
-        assert done.code == 0, done.err
+        assert done.code == 0, done.error
     else:
         assert words[0] == "adabert"
         cli.main(words[1:], "adabert", standalone_mode=False)
@@ -123,13 +124,12 @@ def test_swapping_augmenter_keeps_the_tokens_of_a_text() -> None:
 
 def test_new_operation_is_the_same_in_torch_and_onnx(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "adabert_core", tmp_path / "adabert_core", ignore=shutil.ignore_patterns("__pycache__"))
-    patch = ["patch", "-p0", "--no-backup-if-mismatch", "-i", str(DOCS / "examples" / "operation.diff")]
-    done = subprocess.run(patch, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    apply = ["git", "apply", "-p0", str(DOCS / "examples" / "operation.diff")]
+    done = subprocess.run(apply, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     (tmp_path / "check.py").write_text(CHECK)
-    done = subprocess.run(
-        [sys.executable, "check.py"], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
-    )
+    here = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "check.py"], cwd=tmp_path, env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

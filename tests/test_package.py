@@ -24,14 +24,19 @@ BASE = {"click", "numpy", "onnxruntime", "pydantic", "yaml", "tokenizers", "wrap
 LIGHT = ("cli", "api", "serving", "config", "entry", "stages", "storage", "tracking", "artifacts", "report", "runner")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel of this tree, made without network."""
-    tree, made = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
+def copy_code(tree: Path) -> Path:
+    """Returns `tree` with what a package is built from, so that nothing is built inside this checkout."""
     for name in ("adabert_core", "components", "pipelines"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel of this tree, made without network."""
+    tree, made = copy_code(tmp_path_factory.mktemp("tree")), tmp_path_factory.mktemp("wheel")
     build = f"from setuptools.build_meta import build_wheel; build_wheel({str(made)!r})"
     done = subprocess.run([sys.executable, "-c", build], cwd=tree, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

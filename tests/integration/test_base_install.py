@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from adabert_core.serving import Predictor
+from tests.test_package import copy_code
 from tests.test_serving import folder  # noqa: F401 - the fixture: a StudentDir with random weights
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("base")
     subprocess.run([sys.executable, "-m", "venv", place], check=True)
     pip = [place / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt"]
-    done = subprocess.run([*pip, ROOT], capture_output=True, text=True)
+    done = subprocess.run([*pip, copy_code(tmp_path_factory.mktemp("code"))], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return place / "bin"
 
