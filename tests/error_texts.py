@@ -2,12 +2,14 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _ERRORS = {"UserError", "RemoteError"}
 
 
+@cache
 def error_patterns(*packages: str) -> dict[str, str]:
     """FILE:LINE of every place that raises such an error -> a pattern of its sentence; sentences made elsewhere are left out."""
     found = {}
