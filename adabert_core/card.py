@@ -14,7 +14,7 @@ from adabert_core.report import load_report, table
 from adabert_core.search_space import Genotype
 
 
-def export_student(run: Path, target: Path) -> None:
+def export_run(run: Path, target: Path) -> None:
     """Writes the student of a run with its card into `target`, which must not be there yet.
 
     Raises:

@@ -82,9 +82,9 @@ def report(run_folder: Path) -> None:
 @click.option("--to", "target", type=click.Path(path_type=Path), required=True, help="Folder to make, or to make anew.")
 def export(run_folder: Path, target: Path) -> None:
     """Write a run's student with a model card into a folder that can be uploaded to a model hub as it is."""
-    from adabert_core.card import export_student
+    from adabert_core.card import export_run
 
-    export_student(run_folder, target)
+    export_run(run_folder, target)
     click.echo(f"{target}: the student, its ONNX files and README.md")
 
 

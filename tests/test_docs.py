@@ -20,7 +20,7 @@ import yaml
 
 from adabert_core import presets
 from adabert_core.api import Report, compress
-from adabert_core.card import card, export_student
+from adabert_core.card import card, export_run
 from adabert_core.cli import cli
 from adabert_core.errors import UserError
 from tests.conftest import sentences
@@ -176,7 +176,7 @@ def test_notebook_runs(workplace: Path) -> None:
 
 def test_exported_student_has_a_card_with_table_and_genotype(workplace: Path, tmp_path: Path) -> None:
     run, target = workplace / "runs" / "mine", tmp_path / "student"
-    export_student(run, target)
+    export_run(run, target)
     report = Report.read(run)
     kept = {path.relative_to(run / "retrain") for path in (run / "retrain").rglob("*") if path.name != "manifest.json"}
     assert {path.relative_to(target) for path in target.rglob("*")} == {*kept, Path("README.md")}
@@ -190,7 +190,7 @@ def test_exported_student_has_a_card_with_table_and_genotype(workplace: Path, tm
     assert report.verdict in text
     assert re.search(r"\n[12] x 0>2 \w+, .*4 \w+\n", text)
     with pytest.raises(UserError, match="is there already"):
-        export_student(run, target)
+        export_run(run, target)
 
 
 def test_card_of_a_peer_names_its_architecture(workplace: Path) -> None:
