@@ -7,7 +7,7 @@ from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOut
 
 class DanConfig(PreTrainedConfig):
     model_type = "dan"
-    vocab_size, hidden_size, num_hidden_layers = 30522, 128, 2
+    vocab_size, hidden_size, num_hidden_layers, pad_token_id = 30522, 128, 2, 0
 
 
 class DanModel(PreTrainedModel):
