@@ -123,6 +123,12 @@ def load(path: str | Path, threads: int = 1, precision: str = "auto") -> "Predic
 
 
 def predict(model: "str | Path | Predictor", texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:
-    """Returns label, score and all scores of each text (or pair), from a folder or from what `load` returned."""
+    """Returns label, score and all scores of each text (or pair), from a folder or from what `load` returned.
+
+    Raises:
+        UserError: there is no student there, or `texts` is one text.
+    """
+    if isinstance(texts, str):  # whose letters would be classified
+        raise UserError("predict takes a list of texts: write [text] for one.")
     predictor = load(model) if isinstance(model, str | Path) else model
     return predictor(texts)

@@ -28,6 +28,8 @@ def test_missing_report_and_student_are_sentences(tmp_path: Path) -> None:
         Report.read(tmp_path)
     with pytest.raises(UserError, match="holds no student"):
         load(tmp_path)
+    with pytest.raises(UserError, match="list of texts"):
+        predict(tmp_path, "a film")
 
 
 def test_student_is_loaded_from_a_run_a_student_or_a_served_folder(folder: tuple, tmp_path: Path) -> None:  # noqa: F811
