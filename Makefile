@@ -25,7 +25,7 @@ JOB   := --config "$(CONFIG)" $(SETS) $(if $(IMAGE),--image "$(IMAGE)")
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-integration lint format compile submit schedule golden base images stack stack-down manifests \
-	dashboard clean
+	dashboard docs clean
 
 help: ## list the targets and their variables
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ manifests: $(EXTRAS_READY) ## render every Kubernetes overlay and option into bu
 
 dashboard: $(READY) ## MLflow on http://127.0.0.1:PORT over the runs of this checkout
 	@$(BIN)/mlflow server --backend-store-uri $(TRACKING) --host 127.0.0.1 --port $(PORT)
+
+docs: $(READY) ## build the site into build/site; index.html there needs no server
+	@NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict
 
 clean: ## remove build outputs; runs and the environment stay
 	@rm -rf build .pytest_cache .mypy_cache .ruff_cache

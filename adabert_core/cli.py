@@ -12,14 +12,18 @@ from typing import Any
 import click
 
 from adabert_core import __version__
-from adabert_core.config import RunConfig, load_run_config
+from adabert_core.config import load_run_config
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
+from adabert_core.examples import add_examples
 from adabert_core.stages import STAGES
 
-_config = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="Preset or own YAML file.")
+_config = click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), required=True, help="Preset, e.g. quickstart, or YAML file."
+)
 _set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. data.label=stars.")
 _checkpoint = click.option("--checkpoint-uri", default="", help="Where checkpoints go; default: a folder beside the output.")
+_model = click.option("--model", type=click.Path(path_type=Path), required=True, help="StudentDir, e.g. runs/x/retrain.")
 _precision = click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "int8"]),
@@ -27,6 +31,7 @@ _precision = click.option(
     show_default=True,
     help="auto: int8 where it has passed its gate against fp32.",
 )
+_EXTRA_OF = {"boto3": "s3", "botocore": "s3", "kfp": "kfp", "kfp_server_api": "kfp"}  # what else may be missing: train
 _every = click.option("--checkpoint-seconds", default=60.0, show_default=True, help="Time between two checkpoints.")
 
 
@@ -57,14 +62,10 @@ def run(
     checkpoint_seconds: float,
     stage_cache: str,
 ) -> None:
-    """Run all seven stages in this process; what is done already is kept.
+    """Run all seven stages in this process; what is done already is kept."""
+    from adabert_core.runner import run_all, tracked_here
 
-    Example: adabert run --config pipelines/configs/quickstart.yaml --set data.source=reviews.csv --set data.text=body
-    --set data.label=stars --output runs/mine
-    """
-    from adabert_core.runner import run_all
-
-    config = _local_tracking(load_run_config(config_path, overrides))
+    config = tracked_here(load_run_config(config_path, overrides))
     run_all(config, output, checkpoint_uri=checkpoint_uri, checkpoint_seconds=checkpoint_seconds, stage_cache=stage_cache)
     show_report(output, config.tracking_uri)
 
@@ -77,7 +78,18 @@ def report(run_folder: Path) -> None:
 
 
 @cli.command()
-@click.option("--model", type=click.Path(path_type=Path), required=True, help="StudentDir, e.g. runs/x/retrain.")
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.option("--to", "target", type=click.Path(path_type=Path), required=True, help="Folder to make, or to make anew.")
+def export(run_folder: Path, target: Path) -> None:
+    """Write a run's student with a model card into a folder that can be uploaded to a model hub as it is."""
+    from adabert_core.card import export_run
+
+    export_run(run_folder, target)
+    click.echo(f"{target}: the student, its ONNX files and README.md")
+
+
+@cli.command()
+@_model
 @click.option(
     "--input", "source", type=click.Path(path_type=Path), help="JSONL with text (and text_b), or plain lines; - for stdin."
 )
@@ -86,9 +98,10 @@ def report(run_folder: Path) -> None:
 @click.argument("texts", nargs=-1)
 def predict(model: Path, source: Path | None, threads: int, precision: str, texts: tuple[str, ...]) -> None:
     """Classify TEXTS or the rows of a file; one JSON line each. For a pair task give the two texts after one another."""
-    predictor = _predictor(model, threads, precision)
-    pair = _is_pair(model)
-    rows = list(_texts_of(source, pair)) if source else _paired(list(texts), pair)
+    from adabert_core.api import load
+
+    predictor = load(model, threads, precision)
+    rows = list(_texts_of(source, predictor.pair)) if source else _paired(list(texts), predictor.pair)
     if not rows:
         raise UserError("nothing to classify: give texts as arguments, or --input FILE.")
     for answer in predictor(rows):
@@ -96,7 +109,7 @@ def predict(model: Path, source: Path | None, threads: int, precision: str, text
 
 
 @cli.command()
-@click.option("--model", type=click.Path(path_type=Path), required=True, help="StudentDir, e.g. runs/x/retrain.")
+@_model
 @click.option("--seconds", default=4.0, show_default=True, help="Time to spend on measuring.")
 @click.argument("texts", nargs=-1)
 def profile(model: Path, seconds: float, texts: tuple[str, ...]) -> None:
@@ -107,10 +120,12 @@ def profile(model: Path, seconds: float, texts: tuple[str, ...]) -> None:
     import os
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # before the library reads it: one thread is meant
+    from adabert_core.api import load
+
+    pair = load(model, 1, "int8").pair
     from adabert_core.profiling import TEXT, profile, table_text
 
-    _predictor(model, 1, "int8")
-    rows = _paired(list(texts or (TEXT, TEXT)), _is_pair(model)) if texts or _is_pair(model) else [TEXT]
+    rows = _paired(list(texts or (TEXT, TEXT)), pair) if texts or pair else [TEXT]
     found = profile(model, rows[0], seconds)
     click.echo(f"{table_text(found)}\n{json.dumps(found)}")
 
@@ -171,11 +186,12 @@ def _stage_command(name: str) -> click.Command:
     ) -> None:
         from adabert_core.artifact_store import stage_places
         from adabert_core.artifacts import digest_of
+        from adabert_core.runner import tracked_here
         from adabert_core.stages import run_stage
         from adabert_core.storage import Checkpoints, open_store
         from adabert_core.tracking import Tracker
 
-        config = _local_tracking(load_run_config(config_path, overrides))
+        config = tracked_here(load_run_config(config_path, overrides))
         place = output.rstrip("/") if output.startswith("s3://") else str(Path(output).absolute())
         store = open_store(checkpoint_uri or f"{place.rpartition('/')[0]}/checkpoints", digest_of(place)[:16])
         tracker = Tracker(config.tracking_uri, config.experiment, place, config.name)
@@ -195,6 +211,7 @@ def _stage_command(name: str) -> click.Command:
 
 for _name in STAGES:
     cli.add_command(_stage_command(_name))
+add_examples(cli)
 
 
 def show_report(run_folder: Path, tracking_uri: str = "") -> None:
@@ -205,30 +222,6 @@ def show_report(run_folder: Path, tracking_uri: str = "") -> None:
     click.echo(f"\n{table_text(found)}\n\n{found['verdict']}\n\nreport     {page}")
     if tracking_uri:
         click.echo(f"dashboard  make dashboard   (MLflow on {tracking_uri})")
-
-
-def _local_tracking(config: RunConfig) -> RunConfig:
-    """A relative sqlite path is meant from where the user stands; the environment's MLflow wins over the preset's default."""
-    import dataclasses
-    import os
-
-    wanted = os.environ.get("MLFLOW_TRACKING_URI")
-    if wanted and config.tracking_uri == RunConfig().tracking_uri:
-        return dataclasses.replace(config, tracking_uri=wanted)
-    return config
-
-
-def _predictor(model: Path, threads: int, precision: str) -> Any:
-    from adabert_core.serving import Predictor
-
-    try:
-        return Predictor(model, threads, precision)
-    except Exception as error:  # whatever is missing or not a model, the cure is the same
-        raise UserError(f"{model} holds no student: give the retrain folder of a finished run, e.g. runs/x/retrain.") from error
-
-
-def _is_pair(model: Path) -> bool:
-    return json.loads((model / "config.json").read_text(encoding="utf-8")).get("separator_id") is not None
 
 
 def _paired(texts: list[str], pair: bool) -> list[Any]:
@@ -267,6 +260,13 @@ def run_command(command: click.Command) -> None:
         command()
     except UserError as error:
         click.echo(f"adabert: {error}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "adabert_core", "components", "pipelines"):
+            raise
+        extra = _EXTRA_OF.get(missing, "train")
+        click.echo(f"adabert: this needs {missing}, which is not installed: pip install 'adabert-pipeline[{extra}]'", err=True)
         sys.exit(2)
 
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic.dataclasses import dataclass
 
 from adabert_core.errors import UserError
+from adabert_core.presets import find_preset
 from adabert_core.search_space import Genotype
 
 _STRICT = ConfigDict(extra="forbid")
@@ -218,14 +219,14 @@ _SHARED = ("seed", "device", "precision", "processes")
 
 
 def load_run_config(path: Path, overrides: typing.Sequence[str] = ()) -> RunConfig:
-    """Returns the checked config of a YAML file with `--set` overrides such as `data.label=stars` applied.
+    """Returns the checked config of a YAML file, or a preset's name, with `--set` overrides such as `data.label=stars` applied.
 
     `seed`, `device`, `precision` and `processes` at the top level reach every stage that does not set its own.
 
     Raises:
         UserError: the file is missing or not YAML, or a key or value is not known; the nearest known key is named.
     """
-    return parse_run_config(read_yaml(path, overrides))
+    return parse_run_config(read_yaml(find_preset(path), overrides))
 
 
 def read_yaml(path: Path, overrides: typing.Sequence[str]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def _torch() -> list[Finding]:
 
         from adabert_core.runtime import has_bf16
     except ImportError as error:
-        return [Finding("torch", False, f"cannot be imported ({error}): pip install -c constraints.txt .")]
+        return [Finding("torch", False, f"cannot be imported ({error}): pip install -c constraints.txt '.[train]'")]
     cpu, gpu = has_bf16("cpu"), torch.cuda.is_available()
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if gpu else []
     return [

@@ -1,6 +1,8 @@
 """All seven stages in this process, in the order of the data. Stages whose result is there already are not run again."""
 
+import dataclasses
 import logging
+import os
 import uuid
 from pathlib import Path
 
@@ -47,6 +49,14 @@ def run_all(
         if reports or status == "FAILED":
             tracker.finish_pipeline(status)
     return reports
+
+
+def tracked_here(config: RunConfig) -> RunConfig:
+    """The config of a run in this process: the environment's MLflow wins over the default, which is a file here."""
+    wanted = os.environ.get("MLFLOW_TRACKING_URI")
+    if wanted and config.tracking_uri == RunConfig().tracking_uri:
+        return dataclasses.replace(config, tracking_uri=wanted)
+    return config
 
 
 def stages_to(last: str) -> list[str]:

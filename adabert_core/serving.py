@@ -35,8 +35,10 @@ class Predictor:
         if settings.is_file():
             known = json.loads(settings.read_text(encoding="utf-8"))
             self.labels, limit, models, passed = known["labels"], known["max_length"], folder, known.get("int8", False)
+            self.pair = bool(known["pair"])
         else:
-            names = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            names, self.pair = config["id2label"], config.get("separator_id") is not None
             self.labels = [names[str(i)] for i in range(len(names))]
             limit = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"]
             models = folder / "onnx"

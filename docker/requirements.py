@@ -12,11 +12,12 @@ from pathlib import Path
 def main(source: Path, target: Path) -> None:
     """Writes the four files."""
     project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    every = project["dependencies"]
+    extras = project["optional-dependencies"]
+    tasks = [*project["dependencies"], *(line for name in ("train", "kfp", "s3") for line in extras[name])]
     parts = {
-        "torch": [line for line in every if line.startswith("torch")],
-        "tasks": every,
-        "mlflow": project["optional-dependencies"]["server"],
+        "torch": [line for line in tasks if line.startswith("torch")],
+        "tasks": tasks,
+        "mlflow": extras["server"],
     }
     target.mkdir(parents=True, exist_ok=True)
     for name, lines in parts.items():

@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -115,7 +116,7 @@ def test_file_that_is_no_mapping_is_refused(preset, text, message):
 
 
 def test_missing_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no such file; presets are in pipelines/configs/"):
+    with pytest.raises(UserError, match="none.yaml: no such file, and no preset of that name; there are .*quickstart"):
         load_run_config(tmp_path / "none.yaml")
 
 
@@ -138,3 +139,10 @@ def test_bad_override_is_refused(preset, override, message):
 def test_config_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         RunConfig().search.beta = 1.0
+
+
+def test_preset_is_found_by_name_and_a_file_of_that_name_wins(tmp_path, monkeypatch):
+    assert load_run_config(Path("smoke")).name == "smoke"
+    monkeypatch.chdir(tmp_path)
+    Path("smoke").write_text("name: mine\n")
+    assert load_run_config(Path("smoke")).name == "mine"

@@ -1,0 +1,52 @@
+"""A run's student as a folder for a model hub: the StudentDir's files and a model card, README.md.
+
+Comes in: the folder of a finished run. Goes out: the folder, whole or not at all. Nothing is uploaded here.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from adabert_core import __version__
+from adabert_core.artifacts import MANIFEST, Manifest, read_manifest, whole_directory
+from adabert_core.errors import UserError
+from adabert_core.report import load_report, table
+from adabert_core.search_space import Genotype
+
+
+def export_run(run: Path, target: Path) -> None:
+    """Writes the student of a run with its card into `target`, which must not be there yet.
+
+    Raises:
+        UserError: the run has no report or no student, or there is something at `target`.
+    """
+    report, _ = load_report(run)
+    student = run / "retrain"
+    made = read_manifest(student, "retrain")
+    if target.exists():
+        raise UserError(f"--to {target} is there already: name a folder that is not.")
+    with whole_directory(target, replace=False) as scratch:
+        shutil.copytree(student, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+        (scratch / "README.md").write_text(card(report, made), encoding="utf-8")
+
+
+def card(report: dict[str, Any], made: Manifest) -> str:
+    """The model card: front matter as model hubs read it, verdict, table, structure, use and limits."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("adabert_core", "templates")
+    environment = Environment(  # noqa: S701 - Markdown, and every value in it is ours or quoted as JSON
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    genotype = report["student"]["genotype"]
+    head, *rows = table(report)
+    return environment.get_template("card.md.j2").render(
+        report=report,
+        score=report["student"]["metrics"]["test"]["onnx"]["score"],
+        head=head,
+        rows=rows,
+        words=str(Genotype.from_dict(genotype)) if report["student"]["architecture"] == "adabert" else "",
+        version=__version__,
+        commit=made.git_sha,
+        seed=made.seed,
+    )
