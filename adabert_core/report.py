@@ -52,7 +52,7 @@ def verdict(report: dict[str, Any]) -> str:
         faster += f" at length {row['length']}, one text, {row['threads']} thread{'s' if row['threads'] > 1 else ''})"
     return (
         f"The student keeps {report['retention']:.1%} of its teacher's test {metric} ({student:.3f} against {teacher:.3f} "
-        f"on {report['test_rows']:,} texts), {smaller}{faster}."
+        f"on {report['test_rows']:,} texts){', ' if smaller else ' and '}{smaller}{faster}."
     )
 
 

@@ -44,7 +44,7 @@ def test_verdict_says_what_was_kept_how_much_smaller_and_how_much_faster() -> No
 
 def test_verdict_without_bert_base_claims_no_ratio() -> None:
     assert verdict(small_report(bert_base=False)) == (
-        "The student keeps 96.0% of its teacher's test macro f1 (0.864 against 0.900 on 1,234 texts), answers in 2.00 ms."
+        "The student keeps 96.0% of its teacher's test macro f1 (0.864 against 0.900 on 1,234 texts) and answers in 2.00 ms."
     )
 
 
