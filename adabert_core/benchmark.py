@@ -1,10 +1,11 @@
 """Stage benchmark: the one time the test split is looked at, the latencies, and the report.
 
-Comes in: every earlier directory. Goes out: BenchmarkDir with report.json and report.html.
+Comes in: every earlier directory. Goes out: BenchmarkDir with report.json, report.html and its pictures.
 """
 
 import logging
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.evaluate import scores
 from adabert_core.export import FP32, INPUTS, INT8, export_onnx, onnx_logits, open_session
 from adabert_core.latency import latency_row, onnx_call, random_batch, time_in_turns, torch_call, with_speedups
-from adabert_core.report import SCHEMA_VERSION, verdict
-from adabert_core.report_html import write_html
+from adabert_core.report import SCHEMA_VERSION, comparable, findable, table_markdown, verdict
+from adabert_core.report_html import write_html, write_pictures
+from adabert_core.reproduce import reproduction
 from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.stages import StageReport, peak_memory_bytes, stage_frame
 from adabert_core.storage import Checkpoints
@@ -39,6 +41,7 @@ def run(
     config: BenchmarkConfig, inputs: dict[str, Path], output: Path, *, tracker: Tracker, checkpoints: Checkpoints
 ) -> StageReport:
     """Scores teacher and student on the test split, times them and BERT-base, and writes the report."""
+    started = time.perf_counter()
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         seed_everything(config.seed)
         dataset, targets = read_dataset(inputs["dataset"]), read_targets(inputs["targets"])
@@ -75,6 +78,7 @@ def run(
             "retention": retention(quality),
             "latency": rows,
             "cost": stage_costs(frame.parents),
+            "reproduction": reproduction(frame.parents.values(), config),
             "probe_accuracy": targets.info["probe_accuracy"],
             "trials": read_json(inputs["search"] / "trials.json"),
             "search_trace": read_json(inputs["search"] / "trace.json"),
@@ -82,11 +86,14 @@ def run(
             "student_errors": quality["errors"],
         }
         report["verdict"] = verdict(report)
+        report["cost"]["seconds"][STAGE] = round(time.perf_counter() - started, 3)  # all but writing it down
         report["cost"]["peak_memory_bytes"][STAGE] = peak_memory_bytes()
         write_json(frame.path / "report.json", report)
         write_html(report, frame.path)
-        for name in ("report.json", "report.html"):
-            tracker.artifact(frame.path / name)
+        pictures = write_pictures(report, frame.path / "pictures")
+        for path in (frame.path / "report.json", frame.path / "report.html", *pictures):
+            tracker.artifact(path)
+        tracker.headline(comparable(report), findable(report), table_markdown(report))
         frame.metrics.update(headline(report))
         log.info("%s", report["verdict"])
     return frame.finished

@@ -1,6 +1,6 @@
 """Several runs side by side: a sweep's table, its Pareto set, and the spread over seeds.
 
-Comes in: names of cases and the directories their benchmarks wrote. Goes out: comparison.json and comparison.html.
+Comes in: names of cases and the directories their benchmarks wrote. Goes out: comparison.json, comparison.html and its picture.
 """
 
 import re
@@ -12,13 +12,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from adabert_core import plots
 from adabert_core.artifacts import write_json
-from adabert_core.report import headline_latency, load_report, matching
+from adabert_core.drawing import COLOURS
+from adabert_core.report import comparable, findable, headline_latency, load_report, matching
+from adabert_core.tracking import Tracker
 
 _SEED = re.compile(r"\s*\bseed=\S+")
 
 
 def compare(names: list[str], benchmarks: list[Path], output: Path) -> dict[str, Any]:
-    """Returns rows (one per case), groups (cases that differ in nothing but the seed) and the metric; writes both files."""
+    """Returns rows (one per case), groups (cases that differ in nothing but the seed) and the metric; writes them all."""
     reports = [load_report(path)[0] for path in benchmarks]
     rows = [case_row(name, report) for name, report in zip(names, reports, strict=True)]
     for row in rows:
@@ -40,10 +42,10 @@ def compare(names: list[str], benchmarks: list[Path], output: Path) -> dict[str,
     metric = reports[0]["metric"].replace("_", " ")
     loader = PackageLoader("adabert_core", "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("comparison.html.j2").render(
-        metric=metric, scatter=plots.scatter_figure(points, base["p50_ms"] if base else None, metric), **found
-    )
+    scatter = plots.scatter_figure(points, base["p50_ms"] if base else None, metric, joined=True)
+    page = environment.get_template("comparison.html.j2").render(metric=metric, colours=COLOURS, scatter=scatter.svg, **found)
     (output / "comparison.html").write_text(page, encoding="utf-8", newline="\n")
+    scatter.save(output)
     return found
 
 
@@ -60,7 +62,29 @@ def case_row(name: str, report: dict[str, Any]) -> dict[str, Any]:
         "depth": report["student"]["genotype"]["depth"],
         "p50_ms": row["p50_ms"],
         "speedup_vs_bert_base": row.get("speedup_vs_bert_base"),
+        "figures": comparable(report),
+        "tags": findable(report),
     }
+
+
+def track_cases(tracker: Tracker, rows: list[dict[str, Any]], folder: Path) -> None:
+    """Writes a child run per case, with the figures of a pipeline run and the tag pareto, and the comparison itself.
+
+    The cases share one parent, which ends with the figures of the case that scores best.
+    """
+    best = max(rows, key=lambda row: row["score"])
+    tracker.start("compare_cases", {"cases": len(rows)})
+    for path in sorted(folder.iterdir()):
+        tracker.artifact(path, parent=True)
+    worth = ", ".join(row["name"] for row in rows if row["pareto"])
+    tracker.headline(
+        best["figures"], best["tags"], f"A sweep of {len(rows)} cases; Pareto set: {worth}. The figures are of {best['name']}."
+    )
+    tracker.finish("FINISHED")
+    for row in rows:
+        tracker.start(f"case {row['name']}", {}, {**row["tags"], "case": row["name"], "pareto": str(row["pareto"]).lower()})
+        tracker.metrics(row["figures"])
+        tracker.finish("FINISHED")
 
 
 def dominates(one: dict[str, Any], other: dict[str, Any]) -> bool:

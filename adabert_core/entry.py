@@ -56,12 +56,13 @@ def fingerprint_component(data: dict[str, Any], teacher: dict[str, Any]) -> str:
     raise AssertionError("unreachable: the block returns or the process has ended")
 
 
-def compare_component(names: list[str], reports: list[str], output: str) -> None:
-    """Writes the comparison of a sweep's cases, whose benchmark directories `reports` are."""
-    from adabert_core.comparison import compare
+def compare_component(names: list[str], reports: list[str], output: str, *, tracking_uri: str = "", experiment: str = "") -> None:
+    """Writes the comparison of a sweep's cases, whose benchmark directories `reports` are, and tracks it."""
+    from adabert_core.comparison import compare, track_cases
 
     with _one_sentence(), _carried({name: Path(path) for name, path in zip(names, reports, strict=True)}, None) as paths:
-        compare(names, [paths[name] for name in names], Path(output))
+        found = compare(names, [paths[name] for name in names], Path(output))
+        track_cases(component_tracker(tracking_uri, experiment), found["rows"], Path(output))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from adabert_core.config import RegisterConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.evaluate import scores
 from adabert_core.export import FP32, INT8
-from adabert_core.report import headline_latency, load_report
+from adabert_core.report import findable, headline_latency, load_report, table_markdown
 from adabert_core.report_html import write_html
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
@@ -48,19 +48,18 @@ def run(
         decision["export"] = _export(model, f"{config.export_uri.rstrip('/')}/{student}") if config.export_uri else ""
         tags = {
             "adabert.student": student,
-            "adabert.data_version": report["data_version"],
             "adabert.labels": json.dumps(dataset.labels),
-            "adabert.metric": report["metric"],
             "adabert.test_score": f"{decision['score']:.6f}",
             "adabert.retention": f"{report['retention']:.6f}",
             "adabert.export": decision["export"],
+            "verdict": decision["alias"],
+            **findable(report),
         }
-        decision["version"] = _registered(tracker, config.model_name, model, decision, tags, report["verdict"])
+        decision["version"] = _registered(tracker, config.model_name, model, decision, tags, table_markdown(report))
         write_json(frame.path / "decision.json", decision)
         write_html(report, frame.path, decision)
-        tracker.tag("adabert.verdict", report["verdict"])
-        tracker.tag("adabert.data_version", report["data_version"])
-        tracker.artifact(frame.path / "report.html")
+        tracker.tag("verdict", decision["alias"])
+        tracker.artifact(frame.path / "report.html", parent=True)
         frame.metrics["passed_gate"] = float(decision["alias"] == "champion")
         log.info("%s", decision_text(decision, config.model_name))
     return frame.finished
@@ -120,15 +119,16 @@ def decision_text(decision: dict[str, Any], model_name: str) -> str:
     return f"{where}: {decision['alias']} ({'; '.join(decision['reasons'])})"
 
 
-def _registered(tracker: Tracker, name: str, model: Path, decision: dict[str, Any], tags: dict[str, str], verdict: str) -> str:
+def _registered(tracker: Tracker, name: str, model: Path, decision: dict[str, Any], tags: dict[str, str], table: str) -> str:
     """Returns the version that the student became, '' where tracking is off; its reasons are tags, its alias is set last."""
-    version = tracker.ask(lambda client, run: registry.add_version(tracker.uri, client, run, name, model, tags, verdict))
+    version = tracker.ask(lambda client, run: registry.add_version(tracker.uri, client, run, name, model, tags, table))
     if version is None:
         return ""
 
     def finish(client: Any, _: str) -> str:
         client.set_model_version_tag(name, version, "adabert.reasons", "; ".join(decision["reasons"]))
         if decision["alias"] == "champion":
+            client.update_registered_model(name, description=f"Champion: version {version}. {table}")
             registry.promote(client, name, version)
         else:
             client.set_registered_model_alias(name, decision["alias"], version)

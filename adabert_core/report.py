@@ -52,7 +52,7 @@ def verdict(report: dict[str, Any]) -> str:
         faster += f" at length {row['length']}, one text, {row['threads']} thread{'s' if row['threads'] > 1 else ''})"
     return (
         f"The student keeps {report['retention']:.1%} of its teacher's test {metric} ({student:.3f} against {teacher:.3f} "
-        f"on {report['test_rows']:,} texts), {smaller}{faster}."
+        f"on {report['test_rows']:,} texts){', ' if smaller else ' and '}{smaller}{faster}."
     )
 
 
@@ -83,6 +83,41 @@ def table(report: dict[str, Any]) -> list[list[str]]:
             ]
         )
     return found
+
+
+def table_markdown(report: dict[str, Any]) -> str:
+    """The table for a description in MLflow, below the verdict."""
+    head, *rows = ("| " + " | ".join(line) + " |" for line in table(report))
+    return "\n".join([report["verdict"], "", head, "|---" * len(table(report)[0]) + "|", *rows])
+
+
+def comparable(report: dict[str, Any]) -> dict[str, float]:
+    """The figures by which pipeline runs are compared: the same names and units in every one.
+
+    Milliseconds and speed-ups are of `headline_latency`; `speedup` is against BERT-base and missing where that was not timed.
+    """
+    row = headline_latency(report)
+    found = {
+        "test_score": report["student"]["metrics"]["test"]["onnx"]["score"],
+        "teacher_test_score": report["teacher"]["metrics"]["test"]["score"],
+        "retention": report["retention"],
+        "parameters_m": report["student"]["parameters"] / 1e6,
+        "student_ms": row["p50_ms"],
+    }
+    speedups = {"speedup": "speedup_vs_bert_base", "speedup_vs_teacher": "speedup_vs_teacher"}
+    return found | {name: row[key] for name, key in speedups.items() if key in row}
+
+
+def findable(report: dict[str, Any]) -> dict[str, str]:
+    """The tags by which runs and model versions are found; `timed` is the setting of the milliseconds."""
+    row = headline_latency(report)
+    return {
+        "task": report["task"],
+        "metric": report["metric"],
+        "data_version": report["data_version"],
+        "teacher": report["teacher"]["name"],
+        "timed": f"{row['runtime']}, threads {row['threads']}, batch {row['batch']}, length {row['length']}",
+    }
 
 
 def table_text(report: dict[str, Any]) -> str:

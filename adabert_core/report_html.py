@@ -1,16 +1,22 @@
 """The report as one HTML page that needs nothing else: no script, no request, readable on a phone and in print.
 
-Comes in: the report as `benchmark` builds it (DESIGN section 8). Goes out: report.html; the same report gives the same bytes.
+Comes in: the report as `benchmark` builds it (DESIGN section 8). Goes out: report.html and its figures as pictures/*.png; the
+same report gives the same bytes.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from adabert_core import plots
+from adabert_core.cell_figure import genotype_figure
+from adabert_core.drawing import COLOURS, Picture
 from adabert_core.report import headline_latency, matching, table
+from adabert_core.reproduce import settings_text
 from adabert_core.search_space import matched_layer
+from adabert_core.stages import STAGES
 
 _MATRIX_CLASSES = 20
 _CONFUSIONS = 10
@@ -24,18 +30,29 @@ def write_html(report: dict[str, Any], folder: Path, decision: dict[str, Any] | 
     environment.filters |= {"seconds": seconds_text, "bytes": bytes_text, "count": "{:,}".format}
     page = environment.get_template("report.html.j2").render(
         report=report,
+        colours=COLOURS,
         decision=decision,
         metric=report["metric"].replace("_", " "),
         row=headline_latency(report),
         tiles=tiles(report),
         table=table(report),
+        chance=chance(report),
         figures=figures(report),
         latency=latency_rows(report),
         confusion=confusions(report["labels"], report["confusion"]),
         errors=[{**error, **shortened(error["text"])} for error in report["student_errors"]],
         cost=stage_costs(report["cost"]),
+        settings=settings_text(report["reproduction"]["settings"]) if "reproduction" in report else "",
     )
     (folder / "report.html").write_text(page, encoding="utf-8", newline="\n")
+
+
+def write_pictures(report: dict[str, Any], folder: Path) -> list[Path]:
+    """Writes the page's figures as PNG files into the folder and returns them."""
+    drawn = figures(report)
+    pictures = [*drawn["curves"], *(part for part in drawn.values() if isinstance(part, Picture))]
+    folder.mkdir()
+    return [picture.save(folder) for picture in pictures]
 
 
 def tiles(report: dict[str, Any]) -> list[dict[str, str]]:
@@ -73,20 +90,30 @@ def tiles(report: dict[str, Any]) -> list[dict[str, str]]:
     return found
 
 
+def chance(report: dict[str, Any]) -> float | None:
+    """Half of the 95 % interval of the student's test accuracy as an estimate for other such texts; None of other metrics."""
+    if report["metric"] != "accuracy":
+        return None
+    score = report["student"]["metrics"]["test"]["onnx"]["score"]
+    return 1.96 * math.sqrt(score * (1 - score) / report["test_rows"])
+
+
 def figures(report: dict[str, Any]) -> dict[str, Any]:
-    """The drawings as SVG text: genotype, curves (a list), probes and scatter ('' where there is nothing to draw)."""
-    depth, accuracy = report["student"]["genotype"]["depth"], report["probe_accuracy"]
-    learnt = sorted({matched_layer(m, depth, len(accuracy) - 1) for m in range(depth + 1)}) if accuracy else []
+    """The pictures by what they show, None where there is nothing to draw; curves are a list, learnt the layers imitated."""
+    genotype, accuracy, trials = report["student"]["genotype"], report["probe_accuracy"], report.get("trials")
+    layers = {matched_layer(m, genotype["depth"], len(accuracy) - 1) for m in range(genotype["depth"] + 1)} if accuracy else set()
+    learnt = sorted(layers)
     return {
-        "genotype": plots.genotype_figure(report["student"]["genotype"]),
+        "genotype": genotype_figure(genotype) if genotype["depth"] else None,
         "curves": plots.search_curves(report["search_trace"]),
-        "probes": plots.probe_figure(accuracy, learnt) if accuracy else "",
+        "trials": plots.trials_figure(trials) if trials else None,
+        "probes": plots.probe_figure(accuracy, learnt) if accuracy else None,
         "learnt": learnt,
         "scatter": _scatter(report),
     }
 
 
-def _scatter(report: dict[str, Any]) -> str:
+def _scatter(report: dict[str, Any]) -> Picture:
     row = headline_latency(report)
     teacher, student = report["teacher"]["metrics"]["test"]["score"], report["student"]["metrics"]["test"]
     points = []
@@ -131,12 +158,13 @@ def shortened(text: str) -> dict[str, Any]:
 
 
 def stage_costs(cost: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """One row per stage with its share of all seconds; a stage that was not timed (the benchmark itself) has None."""
+    """One row per stage, in their order, with its share of all seconds; a stage that was not timed has None."""
     seconds, memory = cost["seconds"], cost["peak_memory_bytes"]
     total = sum(seconds.values()) or 1.0
     return [
         {"stage": s, "seconds": seconds.get(s), "share": seconds.get(s, 0) / total, "bytes": memory.get(s)}
-        for s in dict.fromkeys([*seconds, *memory])
+        for s in dict.fromkeys([*STAGES, *seconds, *memory])
+        if s in seconds or s in memory
     ]
 
 

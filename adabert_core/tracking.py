@@ -50,13 +50,14 @@ class Tracker:
         self._flushed = time.monotonic()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="tracking")
         self._stop = threading.Event()
+        self._monitor: Any = None  # MLflow's own, of processor, memory, disk, network and GPU; it writes every ten seconds
         self._answered = self._down = False
         for name, value in _BOUNDS.items():
             os.environ.setdefault(name, value)
 
-    def start(self, stage: str, config: Mapping[str, Any]) -> None:
+    def start(self, stage: str, config: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
         """Opens the stage's run under the pipeline run's parent, with the config as parameters."""
-        self._send(lambda: self._start(stage, config))
+        self._send(lambda: self._start(stage, config, tags or {}))
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Records finite figures at a step; they are sent in batches."""
@@ -68,11 +69,15 @@ class Tracker:
             self._flushed = time.monotonic()
             self._send(self._flush)
 
-    def artifact(self, path: Path) -> None:
-        """Keeps a small file with the stage's run."""
+    def headline(self, figures: Mapping[str, float], tags: Mapping[str, str], description: str) -> None:
+        """Puts on the parent what pipeline runs are compared by, found by, and described with (Markdown)."""
+        self._send(lambda: self._headline(figures, {**tags, "mlflow.note.content": description}))
+
+    def artifact(self, path: Path, parent: bool = False) -> None:
+        """Keeps a small file with the stage's run, and with its parent."""
         if self.uri:
             content = path.read_bytes()  # the file may have moved by the time it is sent
-            self._send(lambda: self._log_file(path.name, content))
+            self._send(lambda: self._log_file(path.name, content, parent))
 
     def tag(self, name: str, value: str) -> None:
         """Sets a tag on the stage's run and on its parent."""
@@ -81,6 +86,7 @@ class Tracker:
     def finish(self, status: str) -> None:
         """Ends the stage's run as FINISHED or FAILED, and waits until all of it has arrived."""
         self._send(self._flush)
+        self._send(lambda: self._monitor.finish())
         self._settle(self._send(lambda: self._client.set_terminated(self._run_id, status)))
         self._run_id = ""
 
@@ -139,22 +145,26 @@ class Tracker:
 
             for noisy in ("alembic", "mlflow"):  # after the import, which sets their levels
                 logging.getLogger(noisy).setLevel(logging.WARNING)
+            logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)  # of an outage this file speaks
 
             if self.uri.startswith("sqlite:///"):
                 Path(self.uri.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         return self._client
 
-    def _start(self, stage: str, config: Mapping[str, Any]) -> None:
+    def _start(self, stage: str, config: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         client = self._client_or_new()
         parent = self._parent()
-        tags = {"mlflow.parentRunId": parent, "mlflow.runName": stage, "adabert.stage": stage}
+        tags = {**tags, "mlflow.parentRunId": parent, "mlflow.runName": stage, "adabert.stage": stage}
         run = client.create_run(client.get_run(parent).info.experiment_id, tags=tags, run_name=stage)
         params = [Param(name, str(value)[:500]) for name, value in config.items()]
         client.log_batch(run.info.run_id, params=params)
         self._run_id = run.info.run_id
+        self._monitor = SystemMetricsMonitor(self._run_id, tracking_uri=self.uri)
+        self._monitor.start()
 
     def _parent(self) -> str:
         client = self._client_or_new()
@@ -178,10 +188,18 @@ class Tracker:
             self._client.log_batch(self._run_id, metrics=[Metric(*figure) for figure in batch])
             del self._buffer[: len(batch)]  # only now: what was not sent is sent with the next
 
-    def _log_file(self, name: str, content: bytes) -> None:
+    def _headline(self, figures: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, float(value), now, 0) for name, value in figures.items() if math.isfinite(value)]
+        self._client.log_batch(self._parent(), metrics=metrics, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def _log_file(self, name: str, content: bytes, parent: bool) -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / name).write_bytes(content)
-            self._client.log_artifact(self._run_id, str(Path(folder) / name))
+            for run in [self._run_id, self._parent()] if parent else [self._run_id]:
+                self._client.log_artifact(run, str(Path(folder) / name))
 
     def _tag(self, name: str, value: str) -> None:
         self._client.set_tag(self._run_id, name, value)

@@ -66,7 +66,8 @@ def build_sweep(how: Placement, parallelism: int) -> GraphComponent:
             with dsl.ParallelFor(items=cases, parallelism=parallelism, name="case") as case:
                 settings = (case.data, case.teacher, case.targets, case.search, case.retrain, case.benchmark, case.register)
                 timed = compress(how, *settings, case.seed, tracking_uri, experiment, checkpoint_uri)
-            place(compare_cases(cases=cases, reports=dsl.Collected(timed)), how)
+            tracking = {"tracking_uri": tracking_uri, "experiment": experiment}
+            place(compare_cases(cases=cases, reports=dsl.Collected(timed), **tracking), how)
 
     return adabert_sweep
 

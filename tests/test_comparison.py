@@ -2,12 +2,13 @@ import json
 
 import pytest
 
-from adabert_core.comparison import case_row, compare, dominates, grouped
+from adabert_core.comparison import case_row, compare, dominates, grouped, track_cases
 
 
 def report(score, ms, version="v1"):
     row = {"runtime": "onnx", "threads": 1, "batch": 1, "length": 32}
     return {
+        "task": "classification",
         "data_version": version,
         "metric": "accuracy",
         "retention": score / 0.9,
@@ -16,7 +17,7 @@ def report(score, ms, version="v1"):
             "parameters": 4_000_000,
             "genotype": {"depth": 3},
         },
-        "teacher": {"metrics": {"test": {"score": 0.9}}},
+        "teacher": {"name": "t", "metrics": {"test": {"score": 0.9}}},
         "latency": [
             {**row, "model": "student", "p50_ms": ms, "speedup_vs_bert_base": 40 / ms},
             {**row, "model": "bert-base", "p50_ms": 40.0},
@@ -68,3 +69,51 @@ def test_cases_that_differ_in_the_seed_are_one_group_with_its_spread():
 def test_names_are_escaped(tmp_path):
     compare(["<script>"], folders(tmp_path, report(0.8, 1.0)), tmp_path / "out")
     assert "<script>" not in (tmp_path / "out" / "comparison.html").read_text()
+
+
+class Kept:
+    """A tracker's interface that keeps what it is told."""
+
+    def __init__(self):
+        self.runs, self.parent = [], {}
+
+    def start(self, stage, config, tags=None):
+        self.runs.append({"name": stage, "tags": tags or {}, "files": []})
+
+    def metrics(self, values):
+        self.runs[-1]["metrics"] = values
+
+    def artifact(self, path, parent=False):
+        self.runs[-1]["files"].append((path.name, parent))
+
+    def headline(self, figures, tags, description):
+        self.parent = {"figures": figures, "tags": tags, "description": description}
+
+    def finish(self, status):
+        self.runs[-1]["status"] = status
+
+
+def test_cases_are_tracked_with_comparable_figures_and_their_pareto_set(tmp_path):
+    found = compare(
+        ["a", "b", "c"], folders(tmp_path, *(report(*r) for r in ((0.85, 1.0), (0.88, 2.0), (0.86, 3.0)))), tmp_path / "o"
+    )
+    tracker = Kept()
+    track_cases(tracker, found["rows"], tmp_path / "o")
+    first, *cases = tracker.runs
+    assert first["files"] == [(name, True) for name in ("comparison.html", "comparison.json", "scatter.png")]
+    assert [(run["name"], run["tags"]["pareto"]) for run in cases] == [
+        ("case a", "true"),
+        ("case b", "true"),
+        ("case c", "false"),
+    ]
+    assert cases[1]["metrics"] == {
+        "test_score": 0.88,
+        "teacher_test_score": 0.9,
+        "retention": pytest.approx(0.88 / 0.9),
+        "parameters_m": 4.0,
+        "student_ms": 2.0,
+        "speedup": 20.0,
+    }
+    assert tracker.parent["figures"] == cases[1]["metrics"]
+    assert "Pareto set: a, b. The figures are of b." in tracker.parent["description"]
+    assert {run["status"] for run in tracker.runs} == {"FINISHED"}

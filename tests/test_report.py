@@ -6,7 +6,7 @@ import pytest
 
 from adabert_core.artifacts import write_json
 from adabert_core.errors import UserError
-from adabert_core.report import headline_latency, load_report, matching, table, table_text, verdict
+from adabert_core.report import comparable, headline_latency, load_report, matching, table, table_markdown, table_text, verdict
 
 
 def row(model: str, length: int, ms: float, **speedups: float) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_verdict_says_what_was_kept_how_much_smaller_and_how_much_faster() -> No
 
 def test_verdict_without_bert_base_claims_no_ratio() -> None:
     assert verdict(small_report(bert_base=False)) == (
-        "The student keeps 96.0% of its teacher's test macro f1 (0.864 against 0.900 on 1,234 texts), answers in 2.00 ms."
+        "The student keeps 96.0% of its teacher's test macro f1 (0.864 against 0.900 on 1,234 texts) and answers in 2.00 ms."
     )
 
 
@@ -77,6 +77,19 @@ def test_table_text_aligns_numbers_to_the_right() -> None:
     lines = table_text(small_report()).split("\n")
     assert lines[1] == "bert-base         110.0 M              -               60.00      1.0x"
     assert len({len(line) for line in lines}) == 1
+
+
+def test_comparable_figures_have_the_same_names_and_units_in_every_run() -> None:
+    found = {"test_score": 0.864, "teacher_test_score": 0.9, "retention": 0.96, "parameters_m": 4.0, "student_ms": 2.0}
+    assert comparable(small_report()) == {**found, "speedup": 30.0, "speedup_vs_teacher": 5.0}
+    assert comparable(small_report(bert_base=False)) == {**found, "speedup_vs_teacher": 5.0}
+
+
+def test_description_holds_the_verdict_and_the_table_as_markdown() -> None:
+    lines = table_markdown({**small_report(), "verdict": "It is small."}).split("\n")
+    assert lines[:2] == ["It is small.", ""]
+    assert lines[3] == "|---|---|---|---|---|"
+    assert lines[6] == "| student | 4.0 M | 0.8640 | 2.00 | 30.0x |"
 
 
 def test_headline_is_the_student_in_onnx_at_the_greatest_length_of_the_smallest_batch() -> None:

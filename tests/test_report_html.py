@@ -1,5 +1,6 @@
 """The page: complete, self-contained, well-formed, escaped, the same bytes for the same report, and robust to odd reports."""
 
+import dataclasses
 import itertools
 import re
 from html.parser import HTMLParser
@@ -8,9 +9,22 @@ from typing import Any
 
 import pytest
 
-from adabert_core.plots import genotype_figure, plain_name, search_curves
+from adabert_core.cell_figure import genotype_figure, plain_name
+from adabert_core.config import load_run_config, parse_run_config
+from adabert_core.plots import search_curves
 from adabert_core.report import verdict
-from adabert_core.report_html import bytes_text, confusions, seconds_text, shortened, stage_costs, tiles, write_html
+from adabert_core.report_html import (
+    bytes_text,
+    chance,
+    confusions,
+    seconds_text,
+    shortened,
+    stage_costs,
+    tiles,
+    write_html,
+    write_pictures,
+)
+from adabert_core.reproduce import changed_settings
 
 VOID = {"meta", "br", "link", "img"}
 EVIL = '<img src="http://evil.example/x" onerror=alert(1)> & "quoted"'
@@ -90,7 +104,17 @@ def make_report(classes: int = 2, bert_base: bool = True, **changes: Any) -> dic
         "bert_base": {"parameters": 110_000_000 if bert_base else None, "weights": "random"},
         "retention": 0.96,
         "latency": latency(bert_base),
-        "cost": {"seconds": {"data": 1.5, "search": 4000}, "peak_memory_bytes": {"data": 3e8, "search": 2.5e9, "benchmark": 1e9}},
+        "cost": {
+            "seconds": {"search": 4000, "prepare_data": 1.5},
+            "peak_memory_bytes": {"search": 2.5e9, "prepare_data": 3e8, "benchmark": 1e9},
+        },
+        "reproduction": {
+            "settings": {"seed": 42, "search": {"k_max": 4}, "data": {"source": "rows.csv"}},
+            "version": "1.2.3",
+            "git_sha": "abc1234",
+            "packages": {"torch": "2.0"},
+            "machine": "Some processor, 2 cores",
+        },
         "probe_accuracy": [0.5, 0.6, 0.7],
         "search_trace": [trace_point(step) for step in range(30)],
         "confusion": {"teacher": matrix, "student": matrix},
@@ -125,15 +149,52 @@ def test_page_holds_every_part_of_the_report(usual: tuple[str, Balanced]) -> Non
     assert parser.tags.count("svg") == 9  # genotype, probes, scatter, six curves
 
 
-def test_trials_are_shown_best_first(tmp_path: Path) -> None:
+def test_trials_are_shown_best_first_and_drawn(tmp_path: Path) -> None:
     trials = [
         {"depth": depth, "cell": f"0>2 conv_{depth}", "steps": 250, "log_loss": loss, "cost": 0.1, "objective": loss + 0.01}
         for depth, loss in ((3, 0.5), (5, 0.25))
     ]
-    write_html({**make_report(), "trials": trials}, tmp_path)
+    _, parser = page_of({**make_report(search_trace=[]), "trials": trials}, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.index("0.2500") < page.index("0.5000")
     assert "The last word on depth and cell" in page
+    assert "taken" in parser.words
+
+
+def test_run_again_block_is_a_config_that_gives_the_same_settings(usual: tuple[str, Balanced], tmp_path: Path) -> None:
+    _, parser = usual
+    (text,) = [words for words in parser.words if words.startswith("seed: 42")]
+    assert text == "seed: 42\ndata: {source: rows.csv}\nsearch: {k_max: 4}\n"
+    (tmp_path / "again.yaml").write_text(text)
+    config = load_run_config(tmp_path / "again.yaml")
+    assert (config.data.source, config.search.k_max, config.search.seed, config.retrain.seed) == ("rows.csv", 4, 42, 42)
+
+
+def test_settings_are_those_that_differ_from_the_defaults() -> None:
+    config = parse_run_config({"seed": 7, "data": {"source": "rows.csv"}, "search": {"beta": 0.0}, "teacher": {"seed": 9}})
+    sections = {name: dataclasses.asdict(getattr(config, name)) for name in ("data", "search", "retrain")}
+    assert changed_settings(sections) == {"seed": 7, "data": {"source": "rows.csv"}, "search": {"beta": 0.0}}
+    sections["teacher"] = dataclasses.asdict(config.teacher)
+    found = changed_settings(sections)
+    assert (found["teacher"], found["search"], "seed" in found) == ({"seed": 9}, {"beta": 0.0, "seed": 7}, False)
+
+
+def test_same_report_gives_the_same_bytes(usual: tuple[str, Balanced], tmp_path: Path) -> None:
+    write_html(make_report(), tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == usual[0].encode("utf-8")
+
+
+def test_every_figure_is_a_picture_too_of_the_same_bytes_each_time(tmp_path: Path) -> None:
+    report = make_report(search_trace=[{"step": 0.0, "tau": 1.0}])
+    first, second = (write_pictures(report, tmp_path / name) for name in ("first", "second"))
+    assert sorted(path.name for path in first) == ["cell.png", "probes.png", "scatter.png", "search_tau.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in first)
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_chance_is_told_for_accuracy_only() -> None:
+    assert chance(make_report()) == pytest.approx(1.96 * (0.864 * 0.136 / 1234) ** 0.5)
+    assert chance({**make_report(), "metric": "macro_f1"}) is None
 
 
 def test_page_is_self_contained(usual: tuple[str, Balanced]) -> None:
@@ -166,12 +227,7 @@ def test_figures_take_their_colours_from_the_page(usual: tuple[str, Balanced]) -
     page, _ = usual
     used, defined = set(re.findall(r"var\((--[a-z]+)\)", page)), set(re.findall(r"(--[a-z]+):", page))
     assert used <= defined
-    assert "#0a0b" not in page
-
-
-def test_same_report_gives_the_same_bytes(usual: tuple[str, Balanced], tmp_path: Path) -> None:
-    write_html(make_report(), tmp_path)
-    assert (tmp_path / "report.html").read_bytes() == usual[0].encode("utf-8")
+    assert re.findall(r"#[0-9a-f]{6}\b", page[page.index("<body>") :]) == []
 
 
 @pytest.mark.parametrize(
@@ -227,8 +283,8 @@ def test_long_texts_are_cut_and_say_so() -> None:
 
 
 def test_untimed_stage_keeps_its_memory() -> None:
-    assert stage_costs({"seconds": {"data": 2.0}, "peak_memory_bytes": {"data": 5, "benchmark": 7}}) == [
-        {"stage": "data", "seconds": 2.0, "share": 1.0, "bytes": 5},
+    assert stage_costs({"seconds": {"search": 2.0}, "peak_memory_bytes": {"benchmark": 7, "search": 5}}) == [
+        {"stage": "search", "seconds": 2.0, "share": 1.0, "bytes": 5},
         {"stage": "benchmark", "seconds": None, "share": 0.0, "bytes": 7},
     ]
 
@@ -257,8 +313,8 @@ def test_every_wiring_of_the_cell_can_be_drawn() -> None:
     for third, fourth in itertools.product(itertools.combinations(range(3), 2), itertools.combinations(range(4), 2)):
         kept = [(0, 2), (1, 2), *((s, 3) for s in third), *((s, 4) for s in fourth)]
         drawn = genotype_figure({"depth": 1, "edges": edges(*((s, t, "conv_3") for s, t in kept))})
-        assert drawn.count(">convolution</") == 6
-        assert "× 1 cell<" in drawn
+        assert drawn.svg.count(">convolution</") == 6
+        assert "× 1 cell<" in drawn.svg
 
 
 def test_curves_are_drawn_only_for_what_the_trace_holds() -> None:

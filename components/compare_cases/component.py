@@ -9,6 +9,8 @@ from components.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def compare_cases(
     cases: list,
+    tracking_uri: str,
+    experiment: str,
     reports: Input[list[Artifact]],
     comparison: Output[Artifact],
     page: Output[HTML],
@@ -19,5 +21,6 @@ def compare_cases(
     from adabert_core.entry import compare_component
 
     names = [str(case["name"]) for case in cases]
-    compare_component(names, [report.path for report in reports], comparison.path)
+    paths = [report.path for report in reports]
+    compare_component(names, paths, comparison.path, tracking_uri=tracking_uri, experiment=experiment)
     shutil.copy(f"{comparison.path}/comparison.html", page.path)

@@ -57,8 +57,9 @@ def test_new_rows_behind_the_same_address_make_a_challenger_and_the_same_rows_co
     holder = str(client.get_model_version_by_alias(name, "champion").version)
     assert holder == ("2" if found["alias"] == "champion" else "1")
     tags = client.get_model_version(name, "2").tags
+    assert tags["verdict"] == found["alias"]
     assert tags["adabert.reasons"] == "; ".join(found["reasons"])
-    assert tags["adabert.data_version"] != client.get_model_version(name, "1").tags["adabert.data_version"]
+    assert tags["data_version"] != client.get_model_version(name, "1").tags["data_version"]
     page = (tmp_path / "run" / "register" / "report.html").read_text()
     assert found["reasons"][0] in page
 
