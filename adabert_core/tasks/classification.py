@@ -5,7 +5,7 @@ Labels are class numbers (rows,), -1 where not known.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ from torch import Tensor
 
 from adabert_core import losses
 from adabert_core.evaluate import scores
+
+Outputs = TypeVar("Outputs", np.ndarray, Tensor)
+
+MATRIX_CLASSES = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Classification:
         top = np.sort(a, axis=1)
         return (a.argmax(1) == b.argmax(1)) | (top[:, -1] - top[:, -2] <= 2 * slack)
 
-    def in_units(self, outputs: np.ndarray) -> np.ndarray:
+    def in_units(self, outputs: Outputs) -> Outputs:
         """The network's outputs as they are."""
         return outputs
 
@@ -101,6 +105,15 @@ class Classification:
         """Which rows' predictions only the teacher has right, and the student's confidence by its logits, (rows,) both."""
         powers = np.exp(logits - logits.max(1, keepdims=True))
         return (student != labels) & (teacher == labels), powers.max(1) / powers.sum(1)
+
+    def confusion(self, labels: np.ndarray, predictions: np.ndarray) -> list[list[int]]:
+        """Counts, rows the true class and columns the answer; of many classes only [class, answer, count] that occur."""
+        classes = len(self.labels)
+        found = np.zeros((classes, classes), np.int64)
+        np.add.at(found, (labels, predictions), 1)
+        if classes <= MATRIX_CLASSES:
+            return found.tolist()
+        return np.column_stack([*np.nonzero(found), found[np.nonzero(found)]]).tolist()
 
     def words(self, answer: Any) -> str:
         """A label or prediction as a reader sees it."""

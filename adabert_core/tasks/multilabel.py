@@ -6,7 +6,7 @@ Labels are sets, (rows, labels) of 0 and 1, -1 throughout where not known.
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from adabert_core import losses
 from adabert_core.evaluate import set_scores
+
+Outputs = TypeVar("Outputs", np.ndarray, Tensor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,7 @@ class MultiLabel:
         near = np.abs(a - np.log(level / (1 - level))) <= slack
         return ((self.predictions(a, thresholds) == self.predictions(b, thresholds)) | near).all(1)
 
-    def in_units(self, outputs: np.ndarray) -> np.ndarray:
+    def in_units(self, outputs: Outputs) -> Outputs:
         """The network's outputs as they are."""
         return outputs
 
@@ -103,6 +105,10 @@ class MultiLabel:
         """Which rows' label sets only the teacher has right, and how many labels the student has wrong, (rows,) both."""
         wrong = (student != labels).sum(1)
         return (wrong > 0) & (teacher == labels).all(1), wrong
+
+    def confusion(self, labels: np.ndarray, predictions: np.ndarray) -> list[list[int]]:
+        """Label sets have none."""
+        return []
 
     def words(self, answer: Any) -> str:
         """A label set as a reader sees it."""

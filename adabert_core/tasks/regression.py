@@ -6,7 +6,7 @@ standardised by the train split; all else, teacher and probes among them, is in 
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch.nn.functional as F  # noqa: N812
@@ -15,6 +15,7 @@ from torch import Tensor
 from adabert_core import losses
 from adabert_core.evaluate import number_scores
 
+Outputs = TypeVar("Outputs", np.ndarray, Tensor)
 _BINS = 10
 _NEAR = 0.1  # of a standard deviation: two numbers that count as the same answer
 
@@ -75,9 +76,9 @@ class Regression:
         """Which rows have numbers within a tenth of a standard deviation of each other, (rows,)."""
         return np.abs(a - b)[:, 0] <= max(slack, _NEAR * self.std)
 
-    def in_units(self, outputs: np.ndarray) -> np.ndarray:
+    def in_units(self, outputs: Outputs) -> Outputs:
         """Standardised outputs in the user's units."""
-        return outputs * np.float32(self.std) + np.float32(self.mean)
+        return outputs * self.std + self.mean
 
     def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """A last layer whose outputs are in the user's units."""
@@ -101,6 +102,10 @@ class Regression:
         """Which rows the teacher is nearer to by half a standard deviation, and how far off the student is, (rows,) both."""
         off = np.abs(student - labels)
         return off - np.abs(teacher - labels) > self.std / 2, off
+
+    def confusion(self, labels: np.ndarray, predictions: np.ndarray) -> list[list[int]]:
+        """Numbers have none."""
+        return []
 
     def words(self, answer: Any) -> str:
         """A label or prediction as a reader sees it."""
