@@ -78,7 +78,7 @@ def run(
             "probe_metric": dataset.task.probe_metric,
             "trials": read_json(inputs["search"] / "trials.json"),
             "search_trace": read_json(inputs["search"] / "trace.json"),
-            "cut": {"tokens": teacher.max_length, "test_rows": quality["cut_rows"]} | cut_rows(frame.parents["teacher"]),
+            "cut": {"tokens": teacher.max_length, "test_rows": quality["cut_rows"]} | cut_rows(frame.parents["targets"]),
             "confusion": quality["confusion"],
             "student_errors": quality["errors"],
         }
@@ -136,9 +136,9 @@ def test_quality(
     }
 
 
-def cut_rows(teacher: Manifest) -> dict[str, int]:
+def cut_rows(targets: Manifest) -> dict[str, int]:
     """How many texts of train and validation were longer than teacher and student read."""
-    return {name: int(teacher.metrics.get(f"cut_{name}", 0)) for name in ("train_rows", "validation_rows")}
+    return {name: int(targets.metrics.get(f"cut_{name}", 0)) for name in ("train_rows", "validation_rows")}
 
 
 def student_errors(dataset: Dataset, teacher: np.ndarray, student: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:

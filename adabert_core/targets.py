@@ -7,6 +7,7 @@ unlabeled and augmented text in this order. Scoring goes shard by shard, and a k
 
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from adabert_core.artifacts import write_json
 from adabert_core.augment import augment, nearest_tokens
 from adabert_core.config import TargetsConfig
 from adabert_core.data.dataset import read_dataset
+from adabert_core.errors import UserError
 from adabert_core.parallel import gathered, share
 from adabert_core.probes import Probes, fit_probes, pool_states
 from adabert_core.progress import Progress
@@ -73,6 +75,8 @@ def run(
         if unlabeled := dataset.unlabeled(config.unlabeled_rows):
             extra = {"unlabeled": teacher.collator(unlabeled), **extra}
         scorer.announce(extra)
+        layers, _, outputs = probes.weight.shape
+        check_room(len(train_labels) + sum(len(rows.rows) for rows in extra.values()), layers, outputs)
         scored = [scorer.score(rows, probes, name) for name, rows in extra.items()]
         counts = {f"{name}_rows": len(rows.rows) for name, rows in extra.items()}
         labels = np.concatenate([train_labels, unknown_labels(train_labels, sum(counts.values()))])
@@ -105,6 +109,7 @@ def run(
         )
         for layer, value in enumerate(accuracy.tolist()):
             tracker.metrics({"probe_validation_accuracy": value}, layer)
+        frame.metrics.update(cut_train_rows=train_rows.rows.cut, cut_validation_rows=validation_rows.rows.cut)
         frame.metrics.update({"rows": len(labels), "last_probe_validation_accuracy": float(accuracy[-1])})
         values = " ".join(f"{v:.3f}" for v in accuracy)
         log.info("probes, layers 0..%d, validation %s: %s", len(accuracy) - 1, task.probe_metric, values)
@@ -168,6 +173,20 @@ def augmented_rows(config: TargetsConfig, teacher: Teacher, rows: TokenRows, lab
 def all_tokens(rows: TokenRows) -> np.ndarray:
     """The tokens of all texts, one after the other."""
     return rows.a.values if rows.b is None else np.concatenate([rows.a.values, rows.b.values])
+
+
+def check_room(rows: int, layers: int, outputs: int, memory: int = 0) -> None:
+    """Checks that the probes' logits fit twice into `memory` bytes, by default this machine's: joining them takes a copy.
+
+    Raises:
+        UserError: they do not, as can be with a thousand classes.
+    """
+    needed, memory = 2 * 4 * rows * layers * outputs, memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise UserError(
+            f"distill_targets: {rows:,} texts x {layers} layers x {outputs} outputs need {needed / 1e9:.1f} GB and there "
+            f"are {memory / 1e9:.1f} of memory: lower targets.augmented_rows, targets.unlabeled_rows or data.max_train_rows."
+        )
 
 
 def choose_pooling(wanted: str, teacher: Teacher) -> str:

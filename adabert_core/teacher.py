@@ -94,7 +94,6 @@ def run(
             log.warning("the teacher is no better than %s: check data.label, or raise teacher.epochs", said)
         teacher.save(frame.path)
         frame.metrics.update({f"validation_{name}": value for name, value in found.items()})
-        frame.metrics.update(cut_train_rows=rows.rows.cut, cut_validation_rows=validation_rows.rows.cut)
         frame.metrics["parameters"] = sum(p.numel() for p in model.parameters())
     checkpoints.clear(frame.checkpoint_key)
     return frame.finished

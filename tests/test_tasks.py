@@ -14,6 +14,7 @@ from adabert_core.losses import (
     layer_binary_cross_entropies,
     soft_binary_cross_entropy,
 )
+from adabert_core.report_html import confusions
 from adabert_core.tasks import CLASSIFICATION, Classification, MultiLabel, Regression, described, task_of
 from adabert_core.tasks.classification import MATRIX_CLASSES
 
@@ -176,7 +177,13 @@ def test_answers_of_another_task_are_not_read():
     assert SETS.read({"value": [1.0]}) is None
 
 
+def page(task, teacher, student):
+    found = confusions(list(task.labels), {"teacher": teacher, "student": student})["largest"]
+    return [(line["true"], line["answer"], line["teacher"], line["student"]) for line in found]
+
+
 def test_confusions_of_many_classes_are_only_those_that_occur():
     many = Classification([str(i) for i in range(MATRIX_CLASSES + 1)])
     assert many.confusion(np.array([0, 0, 7]), np.array([3, 3, 7])) == [[0, 3, 2], [7, 7, 1]]
+    assert page(many, [[0, 3, 2], [7, 7, 1], [9, 1, 5]], [[0, 3, 1], [7, 7, 1]]) == [("9", "1", 5, 0), ("0", "3", 2, 1)]
     assert Classification(["x", "y"]).confusion(np.array([0, 0, 1]), np.array([1, 1, 1])) == [[0, 2], [0, 1]]

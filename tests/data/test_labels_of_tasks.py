@@ -96,6 +96,13 @@ def test_rare_label_of_sets_is_lent_to_every_split(write, prepare):
     assert all(dataset.split(name).labels[:, 1].sum() >= 1 for name in ("train", "validation", "test"))
 
 
+def test_thousand_classes_are_in_every_split(write, prepare):
+    rows = [(f"text {i}", f"class {i % 1000}") for i in range(10_000)]
+    dataset = prepare(write("rows.csv", [HEADER, *rows]))
+    assert len(dataset.labels) == 1000
+    assert all(len(np.unique(dataset.split(name).labels)) == 1000 for name in ("train", "validation", "test"))
+
+
 def test_balanced_weights_make_classes_count_the_same(write, prepare):
     rows = [(f"mail {i}", "spam" if i % 10 == 0 else "ham") for i in range(400)]
     dataset = prepare(write("mail.csv", [HEADER, *rows]), class_weights="balanced")
