@@ -122,5 +122,5 @@ class Classification:
     def read(self, answers: Mapping[str, Sequence[Any]]) -> np.ndarray | None:
         """Predictions from the columns that a served model answers with, None if they are another task's."""
         numbers = {label: i for i, label in enumerate(self.labels)}
-        given = answers.get("label", [None])
-        return np.array([numbers[str(label)] for label in given]) if {str(label) for label in given} <= set(numbers) else None
+        given = [str(label) for label in answers.get("label", [])]
+        return np.array([numbers[label] for label in given]) if given and set(given) <= set(numbers) else None
