@@ -131,6 +131,7 @@ class SearchConfig:
     trial_explored: int = Field(default=4, ge=0)
     trial_finalists: Count = 3
     trial_final_steps: Count = 600
+    trial_channels: Count | None = None
     genotype: Structure = ""
     seed: int = 0
     device: Device = "auto"

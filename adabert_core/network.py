@@ -27,12 +27,12 @@ class Embedding(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, ids: Tensor, mask: Tensor, segment: int) -> Tensor:
-        """Ids and mask (B, L) -> (B, L, C), zero at pads."""
+    def forward(self, ids: Tensor, positions: Positions, segment: int) -> Tensor:
+        """Ids (B, L) -> (B, L, C), zero at pads."""
         x = self.word(ids) + self.position(torch.arange(ids.shape[1], device=ids.device))
         if self.segment is not None:
             x = x + self.segment.weight[segment]
-        return self.dropout(self.norm(x)) * mask.unsqueeze(-1)
+        return positions.clear(self.dropout(self.norm(x)))
 
 
 class Cell(nn.Module):
@@ -58,7 +58,7 @@ class Cell(nn.Module):
                 value = self._edge(edge, states[source], positions, gates)
                 if value is not None:
                     node = value if node is None else node + value
-            states.append(torch.zeros_like(second) if node is None else node * positions.mask)
+            states.append(torch.zeros_like(second) if node is None else positions.clear(node))
         weights = torch.softmax(self.node_weights, dim=0)
         out = weights[0] * states[INPUTS]
         for i in range(1, NODES):
@@ -109,18 +109,19 @@ class AdaBertNetwork(nn.Module):
     def summaries(self, input_ids: Tensor, attention_mask: Tensor, depth: int, gates: Gates | None = None) -> Tensor:
         """Ids and mask (B, L) -> s (depth + 1, B, C): the mean over real positions of the embedding and of every cell."""
         if self.separator_id is None:
-            first = second = self.embedding(input_ids, attention_mask, 0)
-            mask, start = attention_mask, masked_mean(first, attention_mask)
+            positions = Positions.of(attention_mask, self.training)
+            first = second = self.embedding(input_ids, positions, 0)
+            start = positions.mean(first)
         else:
             (ids_a, mask_a), (ids_b, mask_b) = split_pair(input_ids, attention_mask, self.separator_id)
-            first, second = self.embedding(ids_a, mask_a, 0), self.embedding(ids_b, mask_b, 1)
-            mask = torch.maximum(mask_a, mask_b)
-            start = (masked_mean(first, mask_a) + masked_mean(second, mask_b)) / 2
-        positions = Positions.of(mask, self.training)
+            own_a, own_b = Positions.of(mask_a, self.training), Positions.of(mask_b, self.training)
+            first, second = self.embedding(ids_a, own_a, 0), self.embedding(ids_b, own_b, 1)
+            positions = Positions.of(torch.maximum(mask_a, mask_b), self.training)
+            start = (own_a.mean(first) + own_b.mean(second)) / 2
         states = [start]
         for cell in list(self.cells)[:depth]:
             first, second = second, cell(first, second, positions, gates)
-            states.append(masked_mean(second, mask))
+            states.append(positions.mean(second))
         return torch.stack(states)
 
     def logits(self, summaries: Tensor, depth: int) -> Tensor:
@@ -128,12 +129,6 @@ class AdaBertNetwork(nn.Module):
         weights = torch.softmax(self.depth_weights[str(depth)], dim=0)
         pooled = torch.einsum("k,kbc->bc", weights, summaries[: depth + 1])
         return self.classifier(self.dropout(torch.tanh(pooled)))
-
-
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of x (B, L, C) over the real positions of mask (B, L), in float32."""
-    weights = mask.unsqueeze(-1).float()
-    return (x.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def split_pair(ids: Tensor, mask: Tensor, separator_id: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -14,18 +14,30 @@ from adabert_core.search_space import PRIMITIVES, kernel_of
 
 
 class Positions(NamedTuple):
-    """Which positions are real. `rows` indexes them in (B*L) order, or is None where there is no padding."""
+    """Which positions are real. Without padding, as in most batches of training, nothing is held and nothing cleared."""
 
-    mask: Tensor  # (B, L, 1), 1.0 at real positions
-    rows: Tensor | None
+    mask: Tensor | None  # (B, L, 1), 1.0 at real positions; None where all are
+    rows: Tensor | None  # the real ones in (B*L) order; found while training only
 
     @classmethod
     def of(cls, mask: Tensor, training: bool) -> "Positions":
-        """Positions of a 0/1 mask (B, L); the rows are only needed, and only found, while training."""
-        rows = None
-        if training and not bool(mask.all()):
-            rows = mask.reshape(-1).nonzero().squeeze(1)
-        return cls(mask.unsqueeze(-1).float(), rows)
+        """Positions of a 0/1 mask (B, L)."""
+        if not torch.compiler.is_exporting() and bool(mask.all()):
+            return cls(None, None)
+        return cls(mask.unsqueeze(-1).float(), mask.reshape(-1).nonzero().squeeze(1) if training else None)
+
+    def clear(self, x: Tensor) -> Tensor:
+        """Zeros at the pads of x (B, L, C)."""
+        return x if self.mask is None else x * self.mask.to(x.dtype)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Mean of x (B, L, C) over the real positions, (B, C) in float32."""
+        return x.mean(1, dtype=torch.float32) if self.mask is None else masked_mean(x, self.mask)
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of x (B, L, C) over the positions where mask (B, L, 1) is 1, (B, C) in float32."""
+    return (x.float() * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 class MaskedBatchNorm(nn.Module):
@@ -65,9 +77,10 @@ class MaxPool(nn.Module):
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
+        if positions.mask is None:
+            return _window_max(x)
         pads = positions.mask == 0
-        x = x.masked_fill(pads, torch.finfo(x.dtype).min).transpose(1, 2).unsqueeze(2)
-        pooled = F.max_pool2d(x, (1, 3), stride=1, padding=(0, 1)).squeeze(2).transpose(1, 2)
+        pooled = _window_max(x.masked_fill(pads, torch.finfo(x.dtype).min))
         return pooled.masked_fill(pads, 0.0)  # two minima would add up to -inf, which no mask takes back
 
 
@@ -76,8 +89,13 @@ class AvgPool(nn.Module):
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
-        share = _window_mean(positions.mask).clamp(min=1 / 3)  # (B, L, 1)
+        real = torch.ones_like(x[:1, :, :1]) if positions.mask is None else positions.mask
+        share = _window_mean(real).clamp(min=1 / 3)  # (B or 1, L, 1)
         return _window_mean(x) / share.to(x.dtype)
+
+
+def _window_max(x: Tensor) -> Tensor:
+    return F.max_pool2d(x.transpose(1, 2).unsqueeze(2), (1, 3), stride=1, padding=(0, 1)).squeeze(2).transpose(1, 2)
 
 
 def _window_mean(x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from adabert_core.network import AdaBertNetwork, Gates, masked_mean, split_pair
+from adabert_core.network import AdaBertNetwork, Gates, split_pair
+from adabert_core.operations import masked_mean
 
 WORD = 256  # all components that the teacher's word vectors have
 _WIDTHS = (3, 4, 5)
@@ -68,7 +69,7 @@ class WordMean(nn.Module):
     def forward(self, x: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Words (B, L, WORD) -> (B, WORD)."""
         weights = torch.log1p(ids.float()) / torch.log(torch.tensor(float(self.vocab_size)))
-        return masked_mean(x * weights.unsqueeze(-1), mask)
+        return masked_mean(x * weights.unsqueeze(-1), mask.unsqueeze(-1))
 
 
 class EncoderPeer(nn.Module):
@@ -158,7 +159,7 @@ class TransformerPeer(nn.Module):
         states = self.bert(
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=segments, output_hidden_states=True
         ).hidden_states
-        return torch.stack([masked_mean(state, attention_mask) for state in states])
+        return torch.stack([masked_mean(state, attention_mask.unsqueeze(-1)) for state in states])
 
     def logits(self, summaries: Tensor, depth: int) -> Tensor:
         """Summaries (layers + 1, B, hidden) -> logits (B, classes)."""

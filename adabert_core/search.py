@@ -100,7 +100,7 @@ def run(
         if config.trial_steps:
             genotype, trials = choose_by_trials(
                 supernet.candidates(config.trial_cells, config.trial_explored, generator),
-                Trial(teacher, targets, trial_settings(config), config.channels, costs, config.beta),
+                Trial(teacher, targets, trial_settings(config), config.trial_channels or config.channels, costs, config.beta),
                 k_max=config.k_max,
                 finalists=config.trial_finalists,
                 final_steps=config.trial_final_steps,
@@ -212,7 +212,7 @@ def search_structure(
     fit(
         label="search",
         steps=steps,
-        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order),
+        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order, pool=None),
         loss=loss,
         apply=apply,
         state={"supernet": supernet, "weights": weights, **alphas, "schedule": schedule, "trace": trace},

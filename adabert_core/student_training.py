@@ -32,6 +32,7 @@ from adabert_core.tracking import Tracker
 from adabert_core.training import LengthBuckets, fit, total_steps
 
 log = logging.getLogger(__name__)
+_AVERAGE_STEPS = 4  # the average takes in every fourth step: the weights hardly move between two of them
 
 
 def train_student(
@@ -70,7 +71,7 @@ def train_student(
     optimizer = torch.optim.AdamW(distilled.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     schedule = get_cosine_schedule_with_warmup(optimizer, round(config.warmup_fraction * steps), steps)
     decay = min(config.ema_decay, 1 - 10 / (steps + 10))  # a short training has no use for a long memory
-    average = AveragedModel(student.network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average = AveragedModel(student.network, multi_avg_fn=get_ema_multi_avg_fn(decay**_AVERAGE_STEPS), use_buffers=True)
     best = Best()
     likelihoods = targets.log_likelihoods.to(accelerator.device)
     milestones = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)} | {steps} if evaluate else set()
@@ -91,7 +92,8 @@ def train_student(
         accelerator.clip_grad_norm_(distilled.parameters(), config.clip_norm)
         optimizer.step()
         schedule.step()
-        average.update_parameters(student.network)
+        if (step + 1) % _AVERAGE_STEPS == 0 or step + 1 == steps:
+            average.update_parameters(student.network)
         if step + 1 in milestones:
             logits = task.in_units(network_logits(cast("Network", average.module), student.depth, validation, accelerator))
             known = targets.validation.labels
@@ -111,7 +113,7 @@ def train_student(
     fit(
         label=label,
         steps=steps,
-        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order),
+        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order, pool=None),
         loss=loss,
         apply=apply,
         state={"distilled": distilled, "optimizer": optimizer, "schedule": schedule, "average": average, "best": best},

@@ -21,7 +21,6 @@ from adabert_core.tracking import Tracker
 
 log = logging.getLogger(__name__)
 _LOG_STEPS = 20
-_POOL = 40  # batches sorted by length together; larger pads less, smaller mixes better
 
 
 class Stateful(Protocol):
@@ -37,8 +36,15 @@ class Stateful(Protocol):
 class LengthBuckets:
     """Batches of row indices with rows of similar length together, in an order fixed by (seed, epoch)."""
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, rows: np.ndarray | None = None) -> None:
-        """Batches over all rows, or over `rows`, in which a row may stand more than once."""
+    def __init__(
+        self, lengths: np.ndarray, batch_size: int, seed: int, rows: np.ndarray | None = None, pool: int | None = 40
+    ) -> None:
+        """Batches over all rows, or over `rows`, in which a row may stand more than once.
+
+        `pool` batches are sorted by length together, few enough to mix well. With None all are, so that of many short rows
+        most batches have one length and no padding, and nothing is spent on masks.
+        """
+        self.pool = pool
         self.rows = np.arange(len(lengths)) if rows is None else rows
         self.lengths, self.batch_size, self.seed = lengths[self.rows], batch_size, seed
         self.per_epoch = math.ceil(len(self.rows) / batch_size)
@@ -55,7 +61,7 @@ class LengthBuckets:
     def _shuffle(self, epoch: int) -> list[np.ndarray]:
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.lengths))
-        pool = np.arange(len(order)) // (self.batch_size * _POOL)
+        pool = np.arange(len(order)) // (self.batch_size * (self.pool or self.per_epoch))
         order = order[np.lexsort((self.lengths[order], pool))]
         batches = [self.rows[order[i : i + self.batch_size]] for i in range(0, len(order), self.batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))]

@@ -104,6 +104,15 @@ def test_rows_of_a_batch_are_of_similar_length():
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.5  # but the batches themselves are shuffled
 
 
+def test_sorted_as_a_whole_most_batches_have_rows_of_one_length():
+    lengths = np.random.default_rng(0).integers(1, 20, 4000)
+    buckets = LengthBuckets(lengths, 32, seed=0, pool=None)
+    batches = [buckets.batch(step) for step in range(buckets.per_epoch)]
+    assert sum(np.ptp(lengths[batch]) > 0 for batch in batches) <= 19  # where one length ends and the next begins
+    assert sorted(np.concatenate(batches).tolist()) == list(range(4000))
+    assert sorted(buckets.batch(buckets.per_epoch).tolist()) not in [sorted(batch.tolist()) for batch in batches]
+
+
 @pytest.mark.parametrize("killed_at", [0, 1, 5, 11])
 def test_killed_and_started_again_it_ends_where_the_undisturbed_one_does(tmp_path, killed_at):
     weights, losses = train()
