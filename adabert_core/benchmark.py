@@ -16,7 +16,6 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 from adabert_core.artifacts import Manifest, read_json, write_json
 from adabert_core.config import BenchmarkConfig
 from adabert_core.data.dataset import Dataset, read_dataset
-from adabert_core.evaluate import scores
 from adabert_core.export import FP32, INPUTS, INT8, export_onnx, onnx_logits, open_session
 from adabert_core.latency import latency_row, onnx_call, random_batch, time_in_turns, torch_call, with_speedups
 from adabert_core.report import SCHEMA_VERSION, comparable, findable, table_markdown, verdict
@@ -26,7 +25,7 @@ from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.stages import StageReport, peak_memory_bytes, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.student import AdaBertForSequenceClassification
-from adabert_core.student_training import network_logits
+from adabert_core.student_training import network_logits, student_thresholds
 from adabert_core.target_rows import Targets, read_targets
 from adabert_core.teacher import Teacher, load_teacher
 from adabert_core.tokens import Collator
@@ -53,7 +52,7 @@ def run(
         rows, bert_parameters = time_all(config, teacher, student, onnx_files)
         report = {
             "schema_version": SCHEMA_VERSION,
-            "task": dataset.task,
+            "task": dataset.task.name,
             "metric": dataset.metric,
             "labels": dataset.labels,
             "data_version": frame.data_version,
@@ -80,8 +79,10 @@ def run(
             "cost": stage_costs(frame.parents),
             "reproduction": reproduction(frame.parents.values(), config),
             "probe_accuracy": targets.info["probe_accuracy"],
+            "probe_metric": dataset.task.probe_metric,
             "trials": read_json(inputs["search"] / "trials.json"),
             "search_trace": read_json(inputs["search"] / "trace.json"),
+            "cut": {"tokens": teacher.max_length, "test_rows": quality["cut_rows"]} | cut_rows(frame.parents["targets"]),
             "confusion": quality["confusion"],
             "student_errors": quality["errors"],
         }
@@ -111,56 +112,56 @@ def test_quality(
     test = dataset.split("test")
     rows, validation = teacher.collator(test), Collator(targets.validation.rows, teacher.template)
     teacher.model.to(fast.device)
-    teacher_logits = teacher.logits(rows, fast)
+    task = dataset.task
+    teacher_logits = task.in_units(teacher.logits(rows, fast))
     teacher.model.cpu()
     sessions = {"int8" if runtime == "onnx-int8" else runtime: open_session(path) for runtime, path in onnx_files.items()}
     onnx = {name: onnx_logits(session, rows) for name, session in sessions.items()}
     torch_logits = network_logits(student.network, student.depth, rows, make_accelerator("cpu", "fp32"))
     student.eval()
-    metric, known = dataset.metric, targets.validation.labels
-    answers, right = onnx["onnx"].argmax(1), test.labels
+    known, right, own = targets.validation.labels, test.labels, student_thresholds(student)
+    teachers = task.thresholds(known, targets.validation.teacher_logits)
+    answers = {"teacher": task.predictions(teacher_logits, teachers), "student": task.predictions(onnx["onnx"], own)}
     return {
         "teacher": {
-            "validation": scores(known, targets.validation.teacher_logits.argmax(1), metric),
-            "test": scores(right, teacher_logits.argmax(1), metric),
+            "validation": task.scores(known, task.predictions(targets.validation.teacher_logits, teachers)),
+            "test": task.scores(right, answers["teacher"]),
         },
         "student": {
             "validation": {
-                name: scores(known, onnx_logits(session, validation).argmax(1), metric) for name, session in sessions.items()
+                name: task.scores(known, task.predictions(onnx_logits(session, validation), own))
+                for name, session in sessions.items()
             },
             "test": {
-                **{name: scores(right, logits.argmax(1), metric) for name, logits in onnx.items()},
-                "torch": scores(right, torch_logits.argmax(1), metric),
+                **{name: task.scores(right, task.predictions(logits, own)) for name, logits in onnx.items()},
+                "torch": task.scores(right, task.predictions(torch_logits, own)),
             },
         },
-        "confusion": {
-            "teacher": confusion(right, teacher_logits.argmax(1), len(dataset.labels)),
-            "student": confusion(right, answers, len(dataset.labels)),
-        },
-        "errors": student_errors(dataset, teacher_logits, onnx["onnx"]),
+        "cut_rows": rows.rows.cut,
+        "confusion": {model: task.confusion(right, given) for model, given in answers.items()},
+        "errors": student_errors(dataset, answers["teacher"], answers["student"], onnx["onnx"]),
     }
 
 
-def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> list[list[int]]:
-    """Counts, rows the true class and columns the answer."""
-    found = np.zeros((classes, classes), np.int64)
-    np.add.at(found, (labels, predictions), 1)
-    return found.tolist()
+def cut_rows(targets: Manifest) -> dict[str, int]:
+    """How many texts of train and validation were longer than teacher and student read."""
+    return {name: int(targets.metrics.get(f"cut_{name}", 0)) for name in ("train_rows", "validation_rows")}
 
 
-def student_errors(dataset: Dataset, teacher_logits: np.ndarray, student_logits: np.ndarray) -> list[dict[str, Any]]:
-    """The test texts that the teacher gets right and the student wrong, the most confident errors first."""
-    test = dataset.split("test")
-    logs = student_logits - student_logits.max(1, keepdims=True)
-    confidence = np.exp(logs).max(1) / np.exp(logs).sum(1)
-    wrong = (student_logits.argmax(1) != test.labels) & (teacher_logits.argmax(1) == test.labels)
-    order = np.nonzero(wrong)[0][np.argsort(-confidence[wrong], kind="stable")][:_ERRORS_SHOWN]
+def student_errors(dataset: Dataset, teacher: np.ndarray, student: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
+    """The test texts that the teacher gets right and the student wrong, the worst errors first, given both predictions.
+
+    How bad one is depends on the task: the student's confidence, how far off its number is, how many labels are wrong.
+    """
+    test, task = dataset.split("test"), dataset.task
+    wrong, severity = task.errors(test.labels, teacher, student, logits)
+    order = np.nonzero(wrong)[0][np.argsort(-severity[wrong], kind="stable")][:_ERRORS_SHOWN]
     return [
         {
             "text": test.text_a[i] if test.text_b is None else f"{test.text_a[i]} ||| {test.text_b[i]}",
-            "label": dataset.labels[test.labels[i]],
-            "student": dataset.labels[int(student_logits[i].argmax())],
-            "confidence": round(float(confidence[i]), 4),
+            "label": task.words(test.labels[i]),
+            "student": task.words(student[i]),
+            task.severity: round(float(severity[i]), 4),
         }
         for i in order
     ]

@@ -47,8 +47,9 @@ class DataConfig:
     unlabeled: str | None = None
     text: str | list[str] = "text"
     label: str = "label"
-    task: Literal["auto", "classification"] = "auto"
-    metric: Literal["auto", "accuracy", "f1", "macro_f1", "matthews"] = "auto"
+    task: Literal["auto", "classification", "regression", "multilabel"] = "auto"
+    metric: Literal["auto", "accuracy", "f1", "macro_f1", "matthews", "micro_f1", "pearson", "spearman", "r2"] = "auto"
+    class_weights: Literal["none", "balanced"] = "none"
     validation_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.1
     max_train_rows: Count | None = None

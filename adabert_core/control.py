@@ -13,12 +13,11 @@ from typing import Any
 from adabert_core.artifacts import digest_of, read_json, read_manifest, write_json
 from adabert_core.config import RetrainConfig
 from adabert_core.data.dataset import read_dataset
-from adabert_core.evaluate import scores
 from adabert_core.runtime import make_accelerator
 from adabert_core.search_space import PRIMITIVES, Genotype, cell_cost, random_genotype
 from adabert_core.storage import Checkpoints, FolderStore
 from adabert_core.student import AdaBertForSequenceClassification
-from adabert_core.student_training import network_logits, train_student
+from adabert_core.student_training import network_logits, student_thresholds, train_student
 from adabert_core.target_rows import read_targets
 from adabert_core.teacher import load_teacher
 from adabert_core.tracking import Tracker
@@ -61,7 +60,8 @@ def compare_with_random(run: Path, cells: int, seed: int) -> dict[str, Any]:
                 checkpoint_key=key,
             )
         logits = network_logits(student.network, genotype.depth, rows, make_accelerator("cpu", "fp32"))
-        score = scores(right, logits.argmax(1), dataset.metric)["score"]
+        predictions = dataset.task.predictions(logits, student_thresholds(student))
+        score = dataset.task.scores(right, predictions)["score"]
         found.append({"name": name, "cost": cell_cost(genotype, costs), "validation": validation, "test": score})
         store.clear(key)
     result = {"metric": dataset.metric, "rows": found, "sentence": _sentence(found)}

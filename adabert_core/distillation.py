@@ -5,18 +5,19 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from adabert_core.losses import label_cross_entropy, layer_cross_entropies, probe_distillation, soft_cross_entropy
+from adabert_core.losses import probe_distillation
 from adabert_core.network import Gates
 from adabert_core.peers import Network
+from adabert_core.tasks import CLASSIFICATION, Task
 from adabert_core.teacher import Teacher
 
 
 class DistilledNetwork(nn.Module):
     """A network with one linear probe per layer 0..depth; the probes serve training only."""
 
-    def __init__(self, network: Network, depth: int, num_labels: int) -> None:
+    def __init__(self, network: Network, depth: int, num_labels: int, task: Task = CLASSIFICATION) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.task = network, task
         channels = network.classifier.in_features
         self.probes = nn.ModuleList(nn.Linear(channels, num_labels) for _ in range(depth + 1))
 
@@ -40,14 +41,14 @@ class DistilledNetwork(nn.Module):
         labels, teacher_logits, probe_logits = answers
         summaries = self.network.summaries(batch["input_ids"], batch["attention_mask"], max(depths), gates)
         own = torch.stack([probe(s) for probe, s in zip(self.probes, summaries, strict=False)]).float()
-        matrix = layer_cross_entropies(own, probe_logits, temperature)
+        matrix = self.task.layer_losses(own, probe_logits, temperature)
         values = []
         terms: dict[str, Tensor] = {}
         for depth in depths:
             logits = self.network.logits(summaries, depth).float()
-            label = label_cross_entropy(logits, labels)
+            label = self.task.hard_loss(logits, labels)
             probe = probe_distillation(matrix, log_likelihoods, depth)
-            final = soft_cross_entropy(logits, teacher_logits, temperature)
+            final = self.task.soft_loss(logits, teacher_logits, temperature)
             values.append((1 - gamma) * label + gamma * ((1 - final_weight) * probe + final_weight * final))
             terms = {"loss_labels": label, "loss_probes": probe, "loss_final": final}
         return torch.stack(values), {name: term.detach() for name, term in terms.items()}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from accelerate import Accelerator
+from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import Tensor
 
@@ -25,6 +26,43 @@ def scores(labels: np.ndarray, predictions: np.ndarray, metric: str) -> dict[str
     if labels.max(initial=0) <= 1:
         found["f1"] = float(f1_score(labels, predictions, zero_division=0))
     return {**found, "score": found[metric]}
+
+
+def number_scores(numbers: np.ndarray, predictions: np.ndarray, metric: str) -> dict[str, float]:
+    """Returns every metric of predicted numbers and, under `score`, the one that the run selects by.
+
+    pearson and spearman in [-1, 1], 0 where all predictions are equal; mse in the square of the user's units; r2 is
+    1 - mse / variance, so at most 1 and 0 for always answering the mean.
+    """
+    truth, found = numbers.astype(np.float64), predictions.astype(np.float64)
+    mse = float(np.square(found - truth).mean())
+    variance = float(truth.var())
+    values = {
+        "pearson": _correlation(truth, found),
+        "spearman": _correlation(rankdata(truth), rankdata(found)),
+        "mse": mse,
+        "r2": 1 - mse / variance if variance > 0 else 0.0,
+    }
+    return {**values, "score": values[metric]}
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norm if norm > 0 else 0.0
+
+
+def set_scores(labels: np.ndarray, predictions: np.ndarray, metric: str) -> dict[str, float]:
+    """Returns every metric of predicted label sets, (rows, labels) of 0 and 1, and, under `score`, the run's own.
+
+    micro_f1 counts every (row, label), macro_f1 is the mean over labels, exact the share of rows with all labels right.
+    """
+    values = {
+        "micro_f1": float(f1_score(labels, predictions, average="micro", zero_division=0)),
+        "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
+        "exact": float((labels == predictions).all(1).mean()),
+    }
+    return {**values, "score": values[metric]}
 
 
 @torch.inference_mode()

@@ -1,8 +1,11 @@
 """The three losses (AdaBERT eqs. 4-9). Comes in: logits and targets as tensors. Goes out: scalars; no state anywhere.
 
-Cross-entropies between layers are computed for all (student layer, teacher layer) pairs in one product, because a
-supernet needs them for every depth at once.
+Losses between layers are computed for all (student layer, teacher layer) pairs in one product, because a supernet needs
+them for every depth at once. The paper has cross-entropies of classes; sets of labels have binary ones, numbers squared
+errors (ALGORITHM section 4); `tasks` knows which belong together.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -46,10 +49,55 @@ def probe_distillation(cross_entropies: Tensor, log_likelihoods: Tensor, depth: 
     return (layer_weights(log_likelihoods, depth) * cross_entropies[students, teachers]).sum()
 
 
-def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Scalar mean cross-entropy over the rows whose label is known (>= 0), 0 where none is; logits (B, c), labels (B)."""
+def label_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Scalar mean cross-entropy over the rows whose label is known (>= 0), 0 where none is; logits (B, c), labels (B).
+
+    `weights` (c) multiply the rows of each class; the mean stays one over rows.
+    """
     known = (labels >= 0).sum().clamp(min=1)
-    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / known
+    return F.cross_entropy(logits, labels, weights, ignore_index=-1, reduction="sum") / known
+
+
+def soft_binary_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Mean over rows and labels of the cross-entropy of yes and no, both (B, labels) at `temperature`, times T^2."""
+    target = torch.sigmoid(teacher_logits / temperature)
+    return F.binary_cross_entropy_with_logits(student_logits / temperature, target) * temperature**2
+
+
+def layer_binary_cross_entropies(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Student probe logits (M, B, c) and teacher probe logits (B, J+1, c) -> (M, J+1) means; temperatures as for classes."""
+    target, scaled = torch.sigmoid(teacher), student / temperature
+    yes, no = F.logsigmoid(scaled), F.logsigmoid(-scaled)
+    total = torch.einsum("mbc,bjc->mj", yes, target) + torch.einsum("mbc,bjc->mj", no, 1 - target)
+    return -total / (student.shape[1] * student.shape[2])
+
+
+def label_binary_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Scalar mean over known rows and labels; logits and labels (B, c), a row of labels 0 and 1, or -1 where it is not known.
+
+    `weights` (c) multiply the term of every label that is there.
+    """
+    known = labels[:, 0] >= 0
+    wanted = labels.clamp(min=0).to(logits.dtype)
+    terms = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights, reduction="none").mean(1)
+    return (terms * known).sum() / known.sum().clamp(min=1)
+
+
+def layer_squared_errors(student: Tensor, teacher: Tensor) -> Tensor:
+    """Student probe outputs (M, B, 1) and teacher probe outputs (B, J+1, 1) -> (M, J+1) mean squared differences."""
+    return (student.squeeze(2)[:, :, None] - teacher.squeeze(2)).square().mean(1)
+
+
+def label_squared_error(outputs: Tensor, numbers: Tensor) -> Tensor:
+    """Scalar mean over the rows whose number is known (not NaN), 0 where none is; outputs (B, 1), numbers (B)."""
+    known = ~numbers.isnan()
+    errors = (outputs[:, 0] - numbers.nan_to_num()).square() * known
+    return errors.sum() / known.sum().clamp(min=1)
+
+
+def on_device(weights: Sequence[float] | None, beside: Tensor) -> Tensor | None:
+    """Weights as a tensor of the same type and place as another, None for none."""
+    return None if weights is None else torch.tensor(weights, dtype=beside.dtype, device=beside.device)
 
 
 def efficiency(edge_gates: Tensor, depth_gate: Tensor, costs: Tensor) -> Tensor:

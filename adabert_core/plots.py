@@ -36,8 +36,8 @@ def search_curves(trace: Sequence[dict[str, float]]) -> list[Picture]:
     return found
 
 
-def probe_figure(accuracy: Sequence[float], learnt: Sequence[int]) -> Picture:
-    """Probe accuracy by teacher layer (0 is the embedding), the layers that the student learns from filled."""
+def probe_figure(accuracy: Sequence[float], learnt: Sequence[int], metric: str = "accuracy") -> Picture:
+    """Probe accuracy, or another metric, by teacher layer (0: embedding), the layers that the student learns from filled."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -50,9 +50,9 @@ def probe_figure(accuracy: Sequence[float], learnt: Sequence[int]) -> Picture:
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.margins(x=0.08, y=0.2)
         _padded(axes, accuracy, 0.02)
-        axes.set(xlabel="teacher layer (0: word vectors)", ylabel="validation accuracy")
+        axes.set(xlabel="teacher layer (0: word vectors)", ylabel=f"validation {metric}")
 
-    return Picture("probes", (4.6, 2.7), "Probe accuracy by teacher layer", draw)
+    return Picture("probes", (4.6, 2.7), f"Probe {metric} by teacher layer", draw)
 
 
 def scatter_figure(points: Sequence[dict[str, Any]], base_ms: float | None, metric: str, joined: bool = False) -> Picture:

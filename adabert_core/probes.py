@@ -1,13 +1,16 @@
-"""Linear softmax probes, one per teacher layer (AdaBERT section 3.2, task-oriented distillation).
+"""Linear probes, one per teacher layer (AdaBERT section 3.2, task-oriented distillation): softmax ones for classes.
 
 Comes in: pooled hidden states of the frozen teacher. Goes out: weights that are constants from then on.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from adabert_core.losses import label_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,17 +37,25 @@ def pool_states(hidden_states: tuple[Tensor, ...], mask: Tensor, pooling: str) -
 
 
 def fit_probes(
-    states: np.ndarray, labels: np.ndarray, classes: int, *, epochs: int, batch_size: int = 512, generator: torch.Generator
+    states: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    *,
+    epochs: int,
+    batch_size: int = 512,
+    generator: torch.Generator,
+    loss: Callable[[Tensor, Tensor], Tensor] = label_cross_entropy,
 ) -> Probes:
     """Returns probes fitted by Adam on all layers at once, with standardised inputs folded into the weights.
 
     Args:
         states: (rows, J + 1, H) pooled states, possibly memory-mapped.
-        labels: (rows,) classes.
-        classes: number of classes.
+        labels: (rows,) classes, or whatever else the loss compares with.
+        classes: number of outputs.
         epochs: passes over the rows.
         batch_size: rows a step.
         generator: draws the order of the rows.
+        loss: of outputs (n, classes) and labels (n, ...), a mean over n.
     """
     rows, layers, width = states.shape
     sample = torch.from_numpy(np.asarray(states[:: max(rows // 20_000, 1)], dtype=np.float32))
@@ -59,10 +70,10 @@ def fit_probes(
         for index in torch.randperm(rows, generator=generator).split(batch_size):
             batch = torch.from_numpy(np.asarray(states[np.sort(index.numpy())], dtype=np.float32))
             logits = torch.einsum("bjh,jhc->bjc", (batch - mean) / scale, weight) + bias
-            wanted = targets[index.sort().values][:, None].expand(-1, layers)
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten()) * layers
+            wanted = targets[index.sort().values].repeat_interleave(layers, 0)
+            value = loss(logits.flatten(0, 1), wanted) * layers
             optimizer.zero_grad()
-            loss.backward()
+            value.backward()
             optimizer.step()
             schedule.step()
     with torch.no_grad():

@@ -12,13 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from adabert_core import __version__, registry
 from adabert_core.artifacts import write_json
 from adabert_core.config import RegisterConfig
 from adabert_core.data.dataset import Dataset, read_dataset
-from adabert_core.evaluate import scores
 from adabert_core.export import FP32, INT8
 from adabert_core.report import findable, headline_latency, load_report, table_markdown
 from adabert_core.report_html import write_html
@@ -79,13 +76,13 @@ def champion_score(tracker: Tracker, held: registry.ModelVersion, dataset: Datas
         try:
             if isinstance(found, Exception):
                 raise found
-            labels = registry.answers(found, test.text_a, test.text_b)
+            predictions = dataset.task.read(registry.answers(found, test.text_a, test.text_b))
         except Exception as error:  # noqa: BLE001 - a champion that does not load or answer must not stop its successor
             log.warning("version %s of %s, the champion, does not answer: %s", held.version, held.name, error)
             return None, f"{who} is broken ({type(error).__name__})"
-    if not set(labels) <= set(dataset.labels):
+    if predictions is None:
         return None, f"{who} answers with other labels"
-    return scores(test.labels, np.array([dataset.labels.index(label) for label in labels]), dataset.metric)["score"], ""
+    return dataset.task.scores(test.labels, predictions)["score"], ""
 
 
 def decide(report: dict[str, Any], config: RegisterConfig, held: float | None, obstacle: str = "") -> dict[str, Any]:
@@ -160,4 +157,5 @@ def pack_model(student: Path, target: Path) -> None:
     labels = [settings["id2label"][str(i)] for i in range(len(settings["id2label"]))]
     int8 = json.loads((student / "parity.json").read_text()).get("int8", {}).get("passed", False)
     serving = {"labels": labels, "pair": pair, "max_length": limit, "int8": int8, "package_version": __version__}
+    serving |= {name: settings[name] for name in ("problem_type", "thresholds") if settings.get(name)}
     write_json(target / "serving.json", serving)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adabert_core.errors import UserError
+from adabert_core.serving import COLUMNS
 
 log = logging.getLogger(__name__)
 _CHAMPION = "champion"
@@ -55,15 +56,15 @@ def fetch(uri: str, client: Any, model: ModelVersion, folder: Path) -> Path | Ex
         return error
 
 
-def answers(model: Path, text_a: list[str], text_b: list[str] | None) -> list[str]:
-    """Returns the label that a fetched version gives each text; whatever it raises when it is broken is raised here."""
+def answers(model: Path, text_a: list[str], text_b: list[str] | None) -> dict[str, list[Any]]:
+    """Returns the columns with which a fetched version answers the texts; whatever it raises when it is broken is raised here."""
     import mlflow
     import pandas as pd
 
     frame = pd.DataFrame({"text": text_a} | ({"text_b": text_b} if text_b is not None else {}))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it compares our packages with those the version was made with
-        return [str(label) for label in mlflow.pyfunc.load_model(str(model)).predict(frame)["label"]]
+        return mlflow.pyfunc.load_model(str(model)).predict(frame).to_dict("list")
 
 
 def add_version(uri: str, client: Any, run_id: str, name: str, folder: Path, tags: Mapping[str, str], description: str) -> str:
@@ -137,10 +138,11 @@ def _flavour(folder: Path) -> dict[str, Any]:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
-    pair = json.loads((folder / "serving.json").read_text(encoding="utf-8"))["pair"]
-    columns = ("text", "text_b") if pair else ("text",)
+    known = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
+    columns = ("text", "text_b") if known["pair"] else ("text",)
     texts: list[ColSpec | TensorSpec] = [ColSpec("string", column) for column in columns]
-    found: list[ColSpec | TensorSpec] = [ColSpec("string", "label"), ColSpec("double", "score"), ColSpec("string", "scores")]
+    made = COLUMNS[known.get("problem_type")]
+    found: list[ColSpec | TensorSpec] = [ColSpec(kind, column) for column, kind in made.items()]
     return {
         "python_model": str(Path(__file__).with_name("serving.py")),
         "artifacts": {"student": str(folder)},

@@ -5,6 +5,7 @@ same report gives the same bytes.
 """
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from adabert_core.report import headline_latency, matching, table
 from adabert_core.reproduce import settings_text
 from adabert_core.search_space import matched_layer
 from adabert_core.stages import STAGES
+from adabert_core.tasks.classification import MATRIX_CLASSES
 
 _MATRIX_CLASSES = 20
 _CONFUSIONS = 10
@@ -107,7 +109,9 @@ def figures(report: dict[str, Any]) -> dict[str, Any]:
         "genotype": genotype_figure(genotype) if genotype["depth"] else None,
         "curves": plots.search_curves(report["search_trace"]),
         "trials": plots.trials_figure(trials) if trials else None,
-        "probes": plots.probe_figure(accuracy, learnt) if accuracy else None,
+        "probes": plots.probe_figure(accuracy, learnt, report.get("probe_metric", "accuracy").replace("_", " "))
+        if accuracy
+        else None,
         "learnt": learnt,
         "scatter": _scatter(report),
     }
@@ -133,22 +137,35 @@ def latency_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def confusions(labels: list[str], matrices: dict[str, list[list[int]]]) -> dict[str, Any]:
-    """Teacher's and student's matrices with each row's shares, or their largest confusions when there are many classes."""
+    """Teacher's and student's matrices with each row's shares, or their largest confusions when there are many classes.
+
+    Nothing where a task has no classes; of more than MATRIX_CLASSES the report holds [class, answer, count] only.
+    """
+    if not any(matrices.values()):
+        return {}
     if len(labels) <= _MATRIX_CLASSES:
         shown = [
             {"model": model, "rows": [[(count, count / max(sum(row), 1)) for count in row] for row in matrices[model]]}
             for model in ("teacher", "student")
         ]
         return {"labels": labels, "matrices": shown, "largest": []}
-    pairs = [(i, j) for i in range(len(labels)) for j in range(len(labels)) if i != j]
-    teacher, student = matrices["teacher"], matrices["student"]
-    pairs.sort(key=lambda p: (-max(student[p[0]][p[1]], teacher[p[0]][p[1]]), p))
+    teacher, student = (_counted(matrices[model], len(labels)) for model in ("teacher", "student"))
+    totals = Counter({i: 0 for i in range(len(labels))})
+    for (i, _), count in student.items():
+        totals[i] += count
+    pairs = sorted(((i, j) for i, j in {*teacher, *student} if i != j), key=lambda p: (-max(student[p], teacher[p]), p))
     largest = [
-        {"true": labels[i], "answer": labels[j], "teacher": teacher[i][j], "student": student[i][j], "of": sum(student[i])}
+        {"true": labels[i], "answer": labels[j], "teacher": teacher[i, j], "student": student[i, j], "of": totals[i]}
         for i, j in pairs[:_CONFUSIONS]
-        if student[i][j] or teacher[i][j]
     ]
     return {"labels": labels, "matrices": [], "largest": largest}
+
+
+def _counted(matrix: list[list[int]], classes: int) -> Counter[tuple[int, int]]:
+    """Counts by (class, answer), without zeros, of either form of a matrix."""
+    if classes > MATRIX_CLASSES:
+        return Counter({(i, j): count for i, j, count in matrix})
+    return Counter({(i, j): count for i, row in enumerate(matrix) for j, count in enumerate(row) if count})
 
 
 def shortened(text: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ passes its gate on the validation split.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ import numpy as np
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import RetrainConfig
 from adabert_core.errors import UserError
-from adabert_core.evaluate import scores
 from adabert_core.export import FP32, INT8, export_int8, export_student, onnx_logits, open_session
 from adabert_core.runtime import make_accelerator
 from adabert_core.search_space import Genotype
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.student import AdaBertForSequenceClassification
-from adabert_core.student_training import network_logits, train_student
-from adabert_core.target_rows import Targets, read_targets
+from adabert_core.student_training import network_logits, student_thresholds, train_student
+from adabert_core.target_rows import Targets, known_rows, read_targets
+from adabert_core.tasks import Task
 from adabert_core.teacher import Teacher, load_teacher
 from adabert_core.tokens import Collator
 from adabert_core.tracking import Tracker
@@ -61,7 +62,7 @@ def run(
         )
         save_student(student, teacher, genotype, frame.path)
         if config.architecture == "adabert":
-            real = np.nonzero(targets.train.labels >= 0)[0][:_CALIBRATION_ROWS]
+            real = np.nonzero(known_rows(targets.train.labels))[0][:_CALIBRATION_ROWS]
             export_int8(student, frame.path / INT8, Collator(targets.train.rows, teacher.template), real)
         validation = Collator(targets.validation.rows, teacher.template)
         frame.metrics.update(check_onnx(student, frame.path, validation, targets, config.int8_tolerance))
@@ -95,18 +96,18 @@ def check_onnx(
     student.eval()
     found = onnx_logits(open_session(path / FP32), rows)
     difference = float(np.abs(expected - found).max())
-    top = np.sort(expected, axis=1)
-    undecided = top[:, -1] - top[:, -2] <= 2 * difference  # a tie to the last bit may fall either way
-    same = float(((expected.argmax(1) == found.argmax(1)) | undecided).mean())
-    if difference > _PARITY or same < 1:
+    task, thresholds = targets.task, student_thresholds(student)
+    same = float(task.same(expected, found, difference, thresholds).mean())  # a tie to the last bit may fall either way
+    if difference / task.scale() > _PARITY or same < 1:
         raise ExportError(
             f"{path / FP32} differs from torch by {difference:.2g}, same answer on {same:.2%}: report genotype.json."
         )
-    labels, metric = targets.validation.labels, targets.info["metric"]
-    values = scores(labels, found.argmax(1), metric)
+    labels = targets.validation.labels
+    values = task.scores(labels, task.predictions(found, thresholds))
     parity: dict[str, Any] = {"max_logit_difference": difference, "same_answer": same}
     if (path / INT8).is_file():
-        parity["int8"] = int8_gate(found, onnx_logits(open_session(path / INT8), rows), labels, metric, tolerance)
+        int8 = onnx_logits(open_session(path / INT8), rows)
+        parity["int8"] = int8_gate(found, int8, labels, task, tolerance, thresholds)
     write_json(path / "parity.json", parity)
     return {
         **{f"validation_{name}": value for name, value in values.items()},
@@ -115,16 +116,24 @@ def check_onnx(
     }
 
 
-def int8_gate(fp32: np.ndarray, int8: np.ndarray, labels: np.ndarray, metric: str, tolerance: float) -> dict[str, float | bool]:
+def int8_gate(
+    fp32: np.ndarray,
+    int8: np.ndarray,
+    labels: np.ndarray,
+    task: Task,
+    tolerance: float,
+    thresholds: Sequence[float] | None = None,
+) -> dict[str, float | bool]:
     """Returns how far int8's answers to the validation split are from fp32's, and whether its score is near enough."""
-    lost = scores(labels, fp32.argmax(1), metric)["score"] - scores(labels, int8.argmax(1), metric)["score"]
+    before, after = (task.scores(labels, task.predictions(logits, thresholds))["score"] for logits in (fp32, int8))
+    lost = before - after
     passed = bool(np.isfinite(int8).all() and lost <= tolerance)
     if not passed:
-        log.warning("int8 loses %.4f of the validation %s, more than %.4f: fp32 will be served", lost, metric, tolerance)
+        log.warning("int8 loses %.4f of the validation %s, more than %.4f: fp32 will be served", lost, task.metric, tolerance)
     return {
         "passed": passed,
         "score_lost": lost,
         "tolerance": tolerance,
         "max_logit_difference": float(np.abs(fp32 - int8).max()),
-        "same_answer": float((fp32.argmax(1) == int8.argmax(1)).mean()),
+        "same_answer": float(task.same(fp32, int8, 0.0, thresholds).mean()),
     }

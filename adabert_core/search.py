@@ -71,6 +71,7 @@ def run(
             separator_id=separator_of(teacher),
             dropout=config.dropout,
             generator=generator,
+            task=targets.task,
         )
         start_from_teacher(supernet.distilled.network, targets.vectors)
         supernet.to(accelerator.device).train()

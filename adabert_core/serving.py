@@ -18,6 +18,11 @@ from tokenizers import Tokenizer
 
 _BATCH = 32
 _OUTPUTS = ["logits"]
+COLUMNS = {  # that a served model answers with, and their types, by Hugging Face's name for the task; the lists are JSON
+    None: {"label": "string", "score": "double", "scores": "string"},
+    "regression": {"value": "double"},
+    "multi_label_classification": {"labels": "string", "scores": "string"},
+}
 
 
 class Predictor:
@@ -35,11 +40,11 @@ class Predictor:
         if settings.is_file():
             known = json.loads(settings.read_text(encoding="utf-8"))
             self.labels, limit, models, passed = known["labels"], known["max_length"], folder, known.get("int8", False)
-            self.pair = bool(known["pair"])
+            self._read_task(known)
         else:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            names, self.pair = config["id2label"], config.get("separator_id") is not None
-            self.labels = [names[str(i)] for i in range(len(names))]
+            known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            self.labels = [known["id2label"][str(i)] for i in range(len(known["id2label"]))]
+            self._read_task(known)
             limit = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"]
             models = folder / "onnx"
             passed = json.loads((folder / "parity.json").read_text(encoding="utf-8")).get("int8", {}).get("passed", False)
@@ -54,8 +59,15 @@ class Predictor:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(self.model, options, providers=["CPUExecutionProvider"])
 
+    def _read_task(self, known: dict[str, Any]) -> None:
+        self.problem_type, self.thresholds = known.get("problem_type"), known.get("thresholds")
+        self.pair = bool(known.get("pair", known.get("separator_id") is not None))
+
     def __call__(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:
-        """Returns for each text (or pair) its label, that label's score and all scores by name."""
+        """Returns for each text (or pair) its label, that label's score and all scores by name.
+
+        A regression student gives a value instead, a multi-label one its labels and all scores by name.
+        """
         if not texts:
             return []
         rows = self.tokenize(texts)
@@ -75,7 +87,12 @@ class Predictor:
         return self._session.run(_OUTPUTS, {"input_ids": ids, "attention_mask": mask})[0]
 
     def answers(self, logits: np.ndarray) -> list[dict[str, Any]]:
-        """Returns label, score and scores by name for each row of logits."""
+        """Returns label, score and scores by name for each row of logits; a value, or labels and scores, for other tasks."""
+        if self.problem_type == "regression":
+            return [{"value": value} for value in logits[:, 0].tolist()]
+        if self.problem_type == "multi_label_classification":
+            chances = (1 / (1 + np.exp(-logits.astype(np.float64)))).tolist()
+            return [self._label_set(row) for row in chances]
         found = []
         for row in _softmax(logits).tolist():
             score = max(row)
@@ -83,6 +100,10 @@ class Predictor:
                 {"label": self.labels[row.index(score)], "score": score, "scores": dict(zip(self.labels, row, strict=True))}
             )
         return found
+
+    def _label_set(self, row: list[float]) -> dict[str, Any]:
+        given = [label for label, score, level in zip(self.labels, row, self.thresholds or [], strict=True) if score > level]
+        return {"labels": given, "scores": dict(zip(self.labels, row, strict=True))}
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +121,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _define_mlflow_model() -> None:
-    """Declares the MLflow flavour: a frame with column text (and text_b for pairs) in, label, score and scores out."""
+    """Declares the MLflow flavour: a frame with column text (and text_b for pairs) in, what `COLUMNS` names out."""
     import pandas as pd
     from mlflow.models import set_model
     from mlflow.pyfunc import PythonModel
@@ -115,8 +136,9 @@ def _define_mlflow_model() -> None:
             texts = model_input["text"].astype(str).tolist()
             if "text_b" in model_input:
                 texts = list(zip(texts, model_input["text_b"].astype(str), strict=True))
-            found = pd.DataFrame(self.predictor(texts), columns=["label", "score", "scores"])
-            return found.assign(scores=found["scores"].map(json.dumps))
+            columns = COLUMNS[self.predictor.problem_type]
+            found = pd.DataFrame(self.predictor(texts), columns=list(columns))
+            return found.assign(**{name: found[name].map(json.dumps) for name in ("labels", "scores") if name in columns})
 
     set_model(StudentModel())
 

@@ -1,8 +1,10 @@
 """The student as a Hugging Face model: after `import adabert_core`, the Auto classes and pipelines load a StudentDir."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -11,9 +13,19 @@ from adabert_core.network import AdaBertNetwork
 from adabert_core.peers import Network, make_peer
 from adabert_core.search_space import Genotype
 
+_LOSSES: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
+    None: F.cross_entropy,
+    "single_label_classification": F.cross_entropy,
+    "multi_label_classification": F.binary_cross_entropy_with_logits,
+    "regression": lambda outputs, numbers: F.mse_loss(outputs.squeeze(-1), numbers),
+}
+
 
 class AdaBertConfig(PreTrainedConfig):
-    """Architecture of a derived student, `genotype` being the content of genotype.json, or of a peer (see `peers`)."""
+    """Architecture of a derived student, `genotype` being the content of genotype.json, or of a peer (see `peers`).
+
+    A multi-label student has `thresholds` as well: the probability of each label above which it is given.
+    """
 
     model_type = "adabert"
 
@@ -75,13 +87,13 @@ class AdaBertForSequenceClassification(PreTrainedModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        """Ids and mask (B, L) -> logits (B, classes), with the cross-entropy where labels are given.
+        """Ids and mask (B, L) -> logits (B, classes), with the loss of the config's problem_type where labels are given.
 
         The texts of a pair are told apart by the separator, so token_type_ids are taken and not needed.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         logits = self.network.logits(self.network.summaries(input_ids, mask, self.depth), self.depth)
-        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, labels)
+        loss = None if labels is None else _LOSSES[self.config.problem_type](logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 

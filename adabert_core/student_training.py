@@ -12,21 +12,20 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from scipy.special import softmax
-from sklearn.metrics import log_loss
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_cosine_schedule_with_warmup
 
 from adabert_core.config import RetrainConfig
 from adabert_core.distillation import DistilledNetwork, separator_of, start_from_teacher
-from adabert_core.evaluate import Best, predict_logits, scores
+from adabert_core.evaluate import Best, predict_logits
 from adabert_core.peers import Network
 from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.search_space import Genotype
 from adabert_core.storage import Checkpoints
 from adabert_core.student import AdaBertConfig, AdaBertForSequenceClassification
 from adabert_core.target_rows import Targets
+from adabert_core.tasks import Task
 from adabert_core.teacher import Teacher, vocabulary_of
 from adabert_core.tokens import Collator
 from adabert_core.tracking import Tracker
@@ -56,10 +55,12 @@ def train_student(
     """
     accelerator = make_accelerator(config.device, config.precision)
     generator = seed_everything(config.seed)
-    labels = targets.info["labels"]
-    student = new_student(genotype, teacher, labels, channels, config.dropout, config.architecture)
+    labels, task = targets.info["labels"], targets.task
+    student = new_student(
+        genotype, teacher, labels, channels, config.dropout, config.architecture, problem_type=task.problem_type
+    )
     start_from_teacher(student.network, targets.vectors)
-    distilled = DistilledNetwork(student.network, student.depth, len(labels))
+    distilled = DistilledNetwork(student.network, student.depth, len(labels), task)
     if supernet is not None:
         inherit(distilled, supernet)
     distilled.to(accelerator.device).train()
@@ -94,9 +95,10 @@ def train_student(
         if (step + 1) % _AVERAGE_STEPS == 0 or step + 1 == steps:
             average.update_parameters(student.network)
         if step + 1 in milestones:
-            logits = network_logits(cast("Network", average.module), student.depth, validation, accelerator)
-            found = scores(targets.validation.labels, logits.argmax(1), targets.info["metric"])
-            found["log_loss"] = float(log_loss(targets.validation.labels, softmax(logits, axis=1), labels=range(len(labels))))
+            logits = task.in_units(network_logits(cast("Network", average.module), student.depth, validation, accelerator))
+            known = targets.validation.labels
+            found = task.scores(known, task.predictions(logits, task.thresholds(known, logits)))
+            found["log_loss"] = task.validation_loss(known, logits)
             log.info(
                 "%s step %d: validation %s %.4f, log loss %.4f",
                 label,
@@ -123,11 +125,30 @@ def train_student(
         checkpoint_key=f"{checkpoint_key}/state",
     )
     student.network.load_state_dict(best.weights if evaluate else average.module.state_dict())
-    return student.cpu().eval(), best.score
+    finish(student.cpu(), task, validation, targets.validation.labels)
+    return student.eval(), best.score
+
+
+@torch.no_grad()
+def finish(student: AdaBertForSequenceClassification, task: Task, rows: Collator, labels: np.ndarray) -> None:
+    """Makes a trained student answer in the user's units, and chooses its thresholds on validation rows if it needs any."""
+    head = student.network.classifier
+    weight, bias = task.fold(head.weight, head.bias)
+    head.weight.copy_(weight)
+    head.bias.copy_(bias)
+    if task.thresholded:
+        logits = network_logits(student.network, student.depth, rows, make_accelerator("cpu", "fp32"))
+        student.config.thresholds = task.thresholds(labels, logits)
 
 
 def new_student(
-    genotype: Genotype, teacher: Teacher, labels: list[str], channels: int, dropout: float, architecture: str = "adabert"
+    genotype: Genotype,
+    teacher: Teacher,
+    labels: list[str],
+    channels: int,
+    dropout: float,
+    architecture: str = "adabert",
+    problem_type: str | None = None,
 ) -> AdaBertForSequenceClassification:
     """Returns an untrained student of a genotype, or an untrained peer, for the teacher's tokenizer."""
     settings = AdaBertConfig(
@@ -141,8 +162,14 @@ def new_student(
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
         pad_token_id=teacher.template.pad_id,
+        problem_type=problem_type,
     )
     return AdaBertForSequenceClassification(settings)
+
+
+def student_thresholds(student: AdaBertForSequenceClassification) -> list[float] | None:
+    """The probabilities above which a multi-label student gives its labels; None for other students."""
+    return getattr(student.config, "thresholds", None)
 
 
 def inherit(distilled: DistilledNetwork, supernet: Path) -> None:

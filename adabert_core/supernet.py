@@ -9,14 +9,17 @@ from torch import Tensor, nn
 from adabert_core.distillation import DistilledNetwork
 from adabert_core.network import AdaBertNetwork, Gates
 from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, all_candidates, derive, edge_name
+from adabert_core.tasks import CLASSIFICATION, Task
 
 
 class Supernet(nn.Module):
     """All candidates' weights, and alpha: what to choose per edge and how deep to go."""
 
-    def __init__(self, network: AdaBertNetwork, k_max: int, num_labels: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, network: AdaBertNetwork, k_max: int, num_labels: int, generator: torch.Generator, task: Task = CLASSIFICATION
+    ) -> None:
         super().__init__()
-        self.distilled = DistilledNetwork(network, k_max, num_labels)
+        self.distilled = DistilledNetwork(network, k_max, num_labels, task)
         self.alpha_c = nn.Parameter(1e-3 * torch.randn(len(EDGES), len(PRIMITIVES), generator=generator))
         self.alpha_K = nn.Parameter(1e-3 * torch.randn(k_max, generator=generator))
 
@@ -67,6 +70,7 @@ def build_supernet(
     separator_id: int | None,
     dropout: float,
     generator: torch.Generator,
+    task: Task = CLASSIFICATION,
 ) -> Supernet:
     """Returns a fresh supernet; alpha starts near zero, so that every structure is as likely as any other."""
     network = AdaBertNetwork(
@@ -80,4 +84,4 @@ def build_supernet(
         separator_id=separator_id,
         dropout=dropout,
     )
-    return Supernet(network, k_max, num_labels, generator)
+    return Supernet(network, k_max, num_labels, generator, task)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adabert_core.artifacts import read_json, read_manifest
+from adabert_core.tasks import Task, task_of
 from adabert_core.tokens import Ragged, TokenRows
 
 
@@ -19,7 +20,7 @@ class TargetRows:
     """Token rows with what the teacher says of them."""
 
     rows: TokenRows
-    labels: np.ndarray  # (n,) class, -1 where there is no trusted label
+    labels: np.ndarray  # (n,) class or number, or (n, labels); -1 or NaN where there is no trusted label
     teacher_logits: np.ndarray  # (n, classes)
     probe_logits: np.ndarray  # (n, J + 1, classes)
 
@@ -41,17 +42,30 @@ class TargetRows:
 
     def with_real_share(self, share: float) -> np.ndarray:
         """Row indices of an epoch in which real rows, repeated as often as it takes, are at least `share` of all."""
-        real, made = np.nonzero(self.labels >= 0)[0], np.nonzero(self.labels < 0)[0]
+        known = known_rows(self.labels)
+        real, made = np.nonzero(known)[0], np.nonzero(~known)[0]
         repeats = max(1, math.ceil(share / (1 - share) * len(made) / max(len(real), 1)))
         return np.concatenate([np.tile(real, repeats), made])
 
     def batch(self, index: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels (B,), teacher logits (B, classes) and probe logits (B, J + 1, classes) of some rows."""
+        """Labels (B,) or (B, labels), teacher logits (B, classes) and probe logits (B, J + 1, classes) of some rows."""
         return (
             torch.from_numpy(self.labels[index]).to(device),
             torch.from_numpy(self.teacher_logits[index]).to(device),
             torch.from_numpy(self.probe_logits[index]).to(device),
         )
+
+
+def known_rows(labels: np.ndarray) -> np.ndarray:
+    """Which rows have a trusted label, (n,)."""
+    if labels.dtype.kind == "f":
+        return ~np.isnan(labels)
+    return (labels if labels.ndim == 1 else labels[:, 0]) >= 0
+
+
+def unknown_labels(like: np.ndarray, count: int) -> np.ndarray:
+    """The labels of `count` rows that have none, of the kind of others."""
+    return np.full((count, *like.shape[1:]), np.nan if like.dtype.kind == "f" else -1, like.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +76,11 @@ class Targets:
     train: TargetRows
     validation: TargetRows
     vectors: dict[str, Tensor]
+
+    @property
+    def task(self) -> Task:
+        """What the rows' labels and logits mean."""
+        return task_of(self.info)
 
     @property
     def log_likelihoods(self) -> Tensor:

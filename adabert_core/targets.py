@@ -1,12 +1,13 @@
 """Stage distill_targets: probes on every teacher layer, and their and the teacher's answers for all text.
 
-Comes in: DatasetDir, TeacherDir. Goes out: TargetsDir, all that search and retraining read: token rows, labels (-1 where the
-label is not trusted), teacher logits and probe logits, of the train split, unlabeled and augmented text in this order. Scoring
-goes shard by shard, and a killed stage keeps its shards.
+Comes in: DatasetDir, TeacherDir. Goes out: TargetsDir, all that search and retraining read: token rows, labels (-1 or NaN
+where the label is not trusted), teacher logits and probe logits, both in the user's units for regression, of the train split,
+unlabeled and augmented text in this order. Scoring goes shard by shard, and a killed stage keeps its shards.
 """
 
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +22,15 @@ from adabert_core.artifacts import write_json
 from adabert_core.augment import augment, nearest_tokens
 from adabert_core.config import TargetsConfig
 from adabert_core.data.dataset import read_dataset
+from adabert_core.errors import UserError
 from adabert_core.parallel import gathered, share
 from adabert_core.probes import Probes, fit_probes, pool_states
 from adabert_core.progress import Progress
 from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
-from adabert_core.target_rows import TargetRows
+from adabert_core.target_rows import TargetRows, unknown_labels
+from adabert_core.tasks import Task, described
 from adabert_core.teacher import Teacher, load_teacher, vocabulary_of
 from adabert_core.tokens import Collator, TokenRows, length_sorted
 from adabert_core.tracking import Tracker
@@ -52,12 +55,13 @@ def run(
         train_rows, validation_rows = teacher.collator(train), teacher.collator(validation)
         train_labels, validation_labels = train.labels, validation.labels
         del train, validation  # the texts of millions of rows
-        scorer = Scorer(teacher, accelerator, pooling, config.batch_size, checkpoints, frame.checkpoint_key)
+        task = dataset.task
+        scorer = Scorer(teacher, accelerator, pooling, config.batch_size, checkpoints, frame.checkpoint_key, task)
 
         saved = checkpoints.load(f"{frame.checkpoint_key}/probes")
         if saved is None:
             scratch = frame.path / "states.tmp.npy"
-            saved = fit_on_states(config, scorer, train_rows, train_labels, len(dataset.labels), scratch, generator)
+            saved = fit_on_states(config, scorer, train_rows, train_labels, scratch, generator)
             checkpoints.save(f"{frame.checkpoint_key}/probes", saved)
         probes = Probes(saved["weight"], saved["bias"])
         if "teacher" in saved:
@@ -65,13 +69,17 @@ def run(
         else:
             real_teacher, real_probes = scorer.score(train_rows, probes, "train")
 
-        extra = {"augmented": Collator(augmented_rows(config, teacher, train_rows.rows, train_labels), teacher.template)}
+        extra = {
+            "augmented": Collator(augmented_rows(config, teacher, train_rows.rows, task.groups(train_labels)), teacher.template)
+        }
         if unlabeled := dataset.unlabeled(config.unlabeled_rows):
             extra = {"unlabeled": teacher.collator(unlabeled), **extra}
         scorer.announce(extra)
+        layers, _, outputs = probes.weight.shape
+        check_room(len(train_labels) + sum(len(rows.rows) for rows in extra.values()), layers, outputs)
         scored = [scorer.score(rows, probes, name) for name, rows in extra.items()]
         counts = {f"{name}_rows": len(rows.rows) for name, rows in extra.items()}
-        labels = np.concatenate([train_labels, np.full(sum(counts.values()), -1)])
+        labels = np.concatenate([train_labels, unknown_labels(train_labels, sum(counts.values()))])
         kept_teacher, kept_probes = scorer.score(validation_rows, probes, "validation")
 
         TargetRows(
@@ -84,13 +92,12 @@ def run(
         save_file({"weight": probes.weight.contiguous(), "bias": probes.bias.contiguous()}, frame.path / "probes.safetensors")
         uses = np.bincount(all_tokens(train_rows.rows), minlength=vocabulary_of(teacher))
         save_file(word_vectors(teacher, uses, accelerator), frame.path / "vectors.safetensors")
-        accuracy = (kept_probes.argmax(-1) == validation_labels[:, None]).mean(0)
-        likelihood = mean_log_likelihood(real_probes, train_labels)
+        accuracy = task.layer_scores(kept_probes, validation_labels)
+        likelihood = task.log_likelihoods(real_probes, train_labels)
         write_json(
             frame.path / "targets.json",
             {
-                "labels": dataset.labels,
-                "metric": dataset.metric,
+                **described(task),
                 "pair": dataset.pair,
                 "pooling": pooling,
                 "teacher_layers": len(accuracy) - 1,
@@ -102,8 +109,10 @@ def run(
         )
         for layer, value in enumerate(accuracy.tolist()):
             tracker.metrics({"probe_validation_accuracy": value}, layer)
+        frame.metrics.update(cut_train_rows=train_rows.rows.cut, cut_validation_rows=validation_rows.rows.cut)
         frame.metrics.update({"rows": len(labels), "last_probe_validation_accuracy": float(accuracy[-1])})
-        log.info("probes, layers 0..%d, validation accuracy: %s", len(accuracy) - 1, " ".join(f"{v:.3f}" for v in accuracy))
+        values = " ".join(f"{v:.3f}" for v in accuracy)
+        log.info("probes, layers 0..%d, validation %s: %s", len(accuracy) - 1, task.probe_metric, values)
     checkpoints.clear(frame.checkpoint_key)
     return frame.finished
 
@@ -113,7 +122,6 @@ def fit_on_states(
     scorer: "Scorer",
     rows: Collator,
     labels: np.ndarray,
-    classes: int,
     scratch: Path,
     generator: torch.Generator,
 ) -> dict[str, torch.Tensor]:
@@ -126,18 +134,23 @@ def fit_on_states(
         drawn = np.sort(np.random.default_rng(config.seed).choice(count, config.probe_rows, replace=False))
         rows, labels = Collator(rows.rows.take(drawn), rows.template), labels[drawn]
     states, logits = scorer.states(rows, scratch)
-    probes = fit_probes(states, labels, classes, epochs=config.probe_epochs, generator=generator)
-    found = {"weight": probes.weight, "bias": probes.bias}
+    task = scorer.task
+    found = fit_probes(states, labels, len(task.labels), epochs=config.probe_epochs, generator=generator, loss=task.hard_loss)
+    probes = Probes(*task.fold(found.weight, found.bias))
+    saved = {"weight": probes.weight, "bias": probes.bias}
     if len(labels) == count:
         pieces = math.ceil(count / _SHARD_ROWS)  # the states may not fit into memory at once
         answers = np.concatenate([probes(torch.from_numpy(part)).numpy() for part in np.array_split(states, pieces)])
-        found |= {"teacher": torch.from_numpy(logits), "probes": torch.from_numpy(answers)}
+        saved |= {"teacher": torch.from_numpy(logits), "probes": torch.from_numpy(answers)}
     scratch.unlink()
-    return found
+    return saved
 
 
 def augmented_rows(config: TargetsConfig, teacher: Teacher, rows: TokenRows, labels: np.ndarray) -> TokenRows:
-    """Returns the augmented train rows: the same for the same seed, whatever ran before."""
+    """Returns the augmented train rows: the same for the same seed, whatever ran before.
+
+    Texts of one label are joined with each other; `labels` are numbers of whatever counts as one label.
+    """
     table = teacher.model.get_input_embeddings().weight.detach().float().cpu()
     lengths = rows.a.lengths + (0 if rows.b is None else rows.b.lengths)
     bound = config.augmented_rows
@@ -162,6 +175,20 @@ def all_tokens(rows: TokenRows) -> np.ndarray:
     return rows.a.values if rows.b is None else np.concatenate([rows.a.values, rows.b.values])
 
 
+def check_room(rows: int, layers: int, outputs: int, memory: int = 0) -> None:
+    """Checks that the probes' logits fit twice into `memory` bytes, by default this machine's: joining them takes a copy.
+
+    Raises:
+        UserError: they do not, as can be with a thousand classes.
+    """
+    needed, memory = 2 * 4 * rows * layers * outputs, memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise UserError(
+            f"distill_targets: {rows:,} texts x {layers} layers x {outputs} outputs need {needed / 1e9:.1f} GB and there "
+            f"are {memory / 1e9:.1f} of memory: lower targets.augmented_rows, targets.unlabeled_rows or data.max_train_rows."
+        )
+
+
 def choose_pooling(wanted: str, teacher: Teacher) -> str:
     """'cls' where the teacher's own head reads its first position, 'mean' for the others; an explicit wish wins."""
     if wanted != "auto":
@@ -169,18 +196,20 @@ def choose_pooling(wanted: str, teacher: Teacher) -> str:
     return "cls" if teacher.template.prefix else "mean"
 
 
-def mean_log_likelihood(probe_logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean over rows of log P_T_j(y | x), (J + 1): what weighs the layers in the distillation loss (AdaBERT eq. 6)."""
-    logs = torch.log_softmax(torch.from_numpy(probe_logits), dim=-1)
-    return logs[torch.arange(len(labels)), :, torch.from_numpy(labels)].mean(0).numpy()
-
-
 class Scorer:
     """The frozen teacher over many rows: pooled states, logits and probe logits, in batches of similar length."""
 
     def __init__(
-        self, teacher: Teacher, accelerator: Accelerator, pooling: str, batch_size: int, checkpoints: Checkpoints, key: str
+        self,
+        teacher: Teacher,
+        accelerator: Accelerator,
+        pooling: str,
+        batch_size: int,
+        checkpoints: Checkpoints,
+        key: str,
+        task: Task,
     ) -> None:
+        self.task = task
         self.teacher, self.accelerator, self.pooling = teacher, accelerator, pooling
         self.batch_size, self.checkpoints, self.key = batch_size, checkpoints, key
         self.tokens, self.seconds = 0, 0.0  # scored so far
@@ -199,7 +228,10 @@ class Scorer:
         batch = rows(index, self.accelerator.device)
         with self.accelerator.autocast():
             out = self.teacher.model(**batch, output_hidden_states=True)
-        found = out.logits.float().cpu(), pool_states(out.hidden_states, batch["attention_mask"], self.pooling).cpu()
+        found = (
+            self.task.in_units(out.logits.float().cpu()),
+            pool_states(out.hidden_states, batch["attention_mask"], self.pooling).cpu(),
+        )
         self.tokens, self.seconds = self.tokens + batch["input_ids"].numel(), self.seconds + time.perf_counter() - started
         return found
 

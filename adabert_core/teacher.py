@@ -18,12 +18,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import TeacherConfig
 from adabert_core.data.builtin import known_teachers
-from adabert_core.data.dataset import Dataset, Split, read_dataset
+from adabert_core.data.dataset import Split, read_dataset
 from adabert_core.errors import UserError
-from adabert_core.evaluate import Best, predict_logits, scores
+from adabert_core.evaluate import Best, predict_logits
 from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
+from adabert_core.tasks import Task
 from adabert_core.teacher_source import teacher_files
 from adabert_core.tokens import Collator, Template, tokenize
 from adabert_core.tracking import Tracker
@@ -41,9 +42,13 @@ def run(
         dataset = read_dataset(inputs["dataset"])
         accelerator = make_accelerator(config.device, config.precision)
         generator = seed_everything(config.seed)  # before the model: its head is drawn at random
-        teacher = new_teacher(config.model, dataset.labels, dataset.pair, config.max_length)
+        task = dataset.task
+        teacher = new_teacher(config.model, dataset.labels, dataset.pair, config.max_length, task.problem_type)
         train, validation = dataset.split("train"), dataset.split("validation")
         rows, validation_rows = teacher.collator(train), teacher.collator(validation)
+        if rows.rows.cut:
+            share, limit = rows.rows.cut / len(train), teacher.max_length
+            log.warning("%.1f %% of the train texts are longer than the %d tokens that the teacher reads", 100 * share, limit)
         labels, validation_labels = train.labels, validation.labels
         del train, validation  # the texts of millions of rows
         steps = total_steps(len(labels), config.batch_size, config.epochs, config.min_steps, config.max_steps)
@@ -57,14 +62,14 @@ def run(
             model.train()
             wanted = torch.from_numpy(labels[index]).to(accelerator.device)
             logits = model(**rows(index, accelerator.device)).logits
-            return nn.functional.cross_entropy(logits.float(), wanted), {"learning_rate": schedule.get_last_lr()[0]}
+            return task.hard_loss(logits.float(), wanted), {"learning_rate": schedule.get_last_lr()[0]}
 
         def apply(step: int) -> None:
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             if (step + 1) % batches.per_epoch == 0 or step + 1 == steps:
-                found = teacher.scores(validation_rows, validation_labels, dataset.metric, accelerator)
+                found = teacher.scores(validation_rows, validation_labels, task, accelerator)
                 tracker.metrics({f"validation_{name}": value for name, value in found.items()}, step + 1)
                 log.info("teacher step %d: validation %s %.4f", step + 1, dataset.metric, found["score"])
                 best.offer(found["score"], step + 1, model.state_dict())
@@ -84,8 +89,9 @@ def run(
             checkpoint_key=frame.checkpoint_key,
         )
         model.load_state_dict(best.weights)
-        found = teacher.scores(validation_rows, validation_labels, dataset.metric, accelerator)
-        _warn_if_useless(found, validation_labels, dataset)
+        found = teacher.scores(validation_rows, validation_labels, task, accelerator)
+        if said := task.useless(found, validation_labels):
+            log.warning("the teacher is no better than %s: check data.label, or raise teacher.epochs", said)
         teacher.save(frame.path)
         frame.metrics.update({f"validation_{name}": value for name, value in found.items()})
         frame.metrics["parameters"] = sum(p.numel() for p in model.parameters())
@@ -108,13 +114,14 @@ class Teacher:
         return Collator(tokenize(self.tokenizer, self.template, split.text_a, split.text_b, self.max_length), self.template)
 
     def logits(self, rows: Collator, accelerator: Any) -> np.ndarray:
-        """Logits (rows, classes) in evaluation mode."""
+        """Logits (rows, classes) in evaluation mode; a regression's are standardised."""
         self.model.eval()
         return predict_logits(lambda batch: self.model(**batch).logits, rows, accelerator)
 
-    def scores(self, rows: Collator, labels: np.ndarray, metric: str, accelerator: Any) -> dict[str, float]:
-        """Metrics on the rows."""
-        return scores(labels, self.logits(rows, accelerator).argmax(1), metric)
+    def scores(self, rows: Collator, labels: np.ndarray, task: Task, accelerator: Any) -> dict[str, float]:
+        """Metrics on the rows, with the thresholds that suit them best where a task has any."""
+        logits = task.in_units(self.logits(rows, accelerator))
+        return task.scores(labels, task.predictions(logits, task.thresholds(labels, logits)))
 
     def save(self, path: Path) -> None:
         """Writes model/ and teacher.json."""
@@ -123,14 +130,16 @@ class Teacher:
         write_json(path / "teacher.json", {"max_length": self.max_length, "pair": self.pair})
 
 
-def new_teacher(name: str, labels: list[str], pair: bool, max_length: int) -> Teacher:
+def new_teacher(name: str, labels: list[str], pair: bool, max_length: int, problem_type: str | None = None) -> Teacher:
     """Returns a teacher with a fresh head for `labels`.
 
     Raises:
         UserError: no such builtin, folder, s3:// prefix or hub id, no safetensors, no fast tokenizer.
     """
     names = dict(enumerate(labels))
-    head = {"num_labels": len(labels), "id2label": names, "label2id": {label: i for i, label in names.items()}}
+    head: dict[str, Any] = {"num_labels": len(labels), "id2label": names, "label2id": {label: i for i, label in names.items()}}
+    if problem_type:
+        head["problem_type"] = problem_type
     with tempfile.TemporaryDirectory(prefix="adabert-teacher-") as scratch:
         return _load(teacher_files(name, Path(scratch)), name, pair, max_length, ignore_mismatched_sizes=True, **head)
 
@@ -191,12 +200,3 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def _warn_if_useless(found: dict[str, float], labels: np.ndarray, dataset: Dataset) -> None:
-    majority = np.bincount(labels).max() / len(labels)
-    if found["accuracy"] <= majority and found["matthews"] < 0.1:
-        log.warning(
-            "the teacher is no better than always answering the largest class (%.3f): check data.label, or raise teacher.epochs",
-            majority,
-        )

@@ -71,10 +71,11 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class TokenRows:
-    """Tokenised rows: text A and, for pairs, text B."""
+    """Tokenised rows: text A and, for pairs, text B; `cut` of those that a tokenizer made were longer than they may be."""
 
     a: Ragged
     b: Ragged | None
+    cut: int = 0
 
     def __len__(self) -> int:
         return len(self.a)
@@ -128,24 +129,29 @@ def tokenize(tokenizer: Any, template: Template, text_a: list[str], text_b: list
     """
     budget = max_length - template.size
     if text_b is None:
-        return TokenRows(_token_ids(tokenizer, text_a, budget), None)
-    a, b = _token_ids(tokenizer, text_a), _token_ids(tokenizer, text_b)
+        found, cut = _token_ids(tokenizer, text_a, budget)
+        return TokenRows(found, None, cut)
+    a, b = _token_ids(tokenizer, text_a)[0], _token_ids(tokenizer, text_b)[0]
     keep_a, keep_b = longest_first(a.lengths, b.lengths, budget)
     rows = np.arange(len(a))
-    return TokenRows(a.take(rows, lengths=keep_a), b.take(rows, lengths=keep_b))
+    cut = int((a.lengths + b.lengths > budget).sum())
+    return TokenRows(a.take(rows, lengths=keep_a), b.take(rows, lengths=keep_b), cut)
 
 
-def _token_ids(tokenizer: Any, texts: list[str], longest: int | None = None) -> Ragged:
-    """The ids of all texts, the first `longest` of each, made some thousand texts at a time.
+def _token_ids(tokenizer: Any, texts: list[str], longest: int | None = None) -> tuple[Ragged, int]:
+    """The ids of all texts, the first `longest` of each, made some thousand texts at a time, and how many were longer.
 
     What a tokenizer returns takes forty times the room of its ids, and the positions of what is kept six times.
     """
-    found = []
+    found, cut = [], 0
     for first in range(0, max(len(texts), 1), _TEXTS_AT_ONCE):
         encoded = tokenizer(texts[first : first + _TEXTS_AT_ONCE], add_special_tokens=False, verbose=False)
         piece = Ragged.of(encoded["input_ids"])
-        found.append(piece if longest is None else piece.take(np.arange(len(piece)), lengths=np.minimum(piece.lengths, longest)))
-    return Ragged.concatenate(found)
+        if longest is not None:
+            cut += int((piece.lengths > longest).sum())
+            piece = piece.take(np.arange(len(piece)), lengths=np.minimum(piece.lengths, longest))
+        found.append(piece)
+    return Ragged.concatenate(found), cut
 
 
 def longest_first(length_a: np.ndarray, length_b: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:

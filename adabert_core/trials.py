@@ -10,9 +10,6 @@ import dataclasses
 import logging
 from typing import Any, NamedTuple
 
-from scipy.special import softmax
-from sklearn.metrics import log_loss
-
 from adabert_core.config import RetrainConfig
 from adabert_core.runtime import make_accelerator
 from adabert_core.search_space import EDGES, Genotype, cell_cost
@@ -73,7 +70,10 @@ def choose_by_trials(
 
 
 def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpoints, key: str) -> dict[str, Any]:
-    """Returns depth, log loss on validation, cost in [0, 1] and objective (log loss + beta * cost) of one short training."""
+    """Returns depth, log loss on validation, cost in [0, 1] and objective (log loss + beta * cost) of one short training.
+
+    For regression the log loss is the mean squared error in standard deviations.
+    """
     saved = checkpoints.load(f"{key}/result")
     if saved is not None:
         return saved
@@ -93,7 +93,7 @@ def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpo
     validation = trial.targets.validation
     rows = Collator(validation.rows, trial.teacher.template)
     logits = network_logits(student.network, genotype.depth, rows, make_accelerator("cpu", "fp32")).astype(float)
-    loss = float(log_loss(validation.labels, softmax(logits, axis=1), labels=range(logits.shape[1])))
+    loss = trial.targets.task.validation_loss(validation.labels, logits)
     cost = cell_cost(genotype, trial.costs) / (k_max * len(EDGES))
     shape = " ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations)
     steps = trial.config.max_steps

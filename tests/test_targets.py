@@ -11,11 +11,13 @@ import pytest
 
 from adabert_core.config import RunConfig, load_run_config
 from adabert_core.data.dataset import read_dataset
+from adabert_core.errors import UserError
 from adabert_core.runner import stage_inputs
 from adabert_core.runtime import make_accelerator
 from adabert_core.stages import STAGES, run_stage
 from adabert_core.storage import Checkpoints
 from adabert_core.target_rows import Targets, read_targets
+from adabert_core.targets import check_room
 from adabert_core.teacher import load_teacher
 from adabert_core.tracking import Tracker
 from tests.conftest import sentences
@@ -94,6 +96,20 @@ def test_unlabeled_pairs_of_another_family(tmp_path: Path, roberta_folder: Path)
     assert found.info["unlabeled_rows"] == 20
     assert len(found.train.rows.a) == len(found.train.rows.b) == len(found.train.labels) == found.info["real_rows"] + 20
     assert json.loads((tmp_path / "prepare_data" / "dataset.json").read_text())["counts"]["unlabeled"] == 20
+
+
+def test_logits_that_do_not_fit_are_refused_with_the_cure() -> None:
+    check_room(1000, 7, 1000, memory=2 * 4 * 7 * 10**6)
+    with pytest.raises(UserError, match=r"1,001 texts x 7 layers x 1000 outputs need 0\.1 GB .*: lower targets\.augmented_rows"):
+        check_room(1001, 7, 1000, memory=2 * 4 * 7 * 10**6)
+
+
+def test_texts_that_are_cut_are_counted(plain: Targets, tmp_path: Path, learnable_csv: Path, bert_folder: Path) -> None:
+    found = made(tmp_path, learnable_csv, bert_folder, teacher__max_length=8, targets__augmented_rows=0)
+    metrics = json.loads((tmp_path / "distill_targets" / "manifest.json").read_text())["metrics"]
+    lengths = plain.train.rows.a.lengths[: plain.info["real_rows"]]
+    assert metrics["cut_train_rows"] == (lengths > 6).sum() > 0
+    assert found.train.rows.a.lengths.max() == 6
 
 
 def test_probes_fitted_on_some_rows_are_asked_about_all(

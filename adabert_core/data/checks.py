@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from adabert_core.data.files import Table
-from adabert_core.data.labels import class_names, in_order, is_measure
+from adabert_core.data.labels import class_names, in_order, is_measure, label_sets, numbers, structured, task_of
 from adabert_core.errors import UserError
 
 MIN_CLASS_ROWS = 10
@@ -35,11 +35,24 @@ def check_columns_setting(text: str | Sequence[str], label: str) -> list[str]:
     return columns
 
 
-def clean_rows(table: Table, text_columns: Sequence[str], label_column: str | None) -> pd.DataFrame:
-    """Returns the rows as text_a, text_b (only for pairs) and label (unless no column is named), all strings.
+def choose_task(tables: Mapping[str, Table], label_column: str, stated: str) -> str:
+    """Returns the task that is stated or, for "auto", the one that the labels of all splits speak of.
 
     Raises:
-        UserError: there are no rows, a column is missing, a text is empty or a label is missing.
+        UserError: a table has no such column.
+    """
+    for table in tables.values():
+        _check_column(table, "data.label", label_column)
+    return task_of([table.frame[label_column] for table in tables.values()]) if stated == "auto" else stated
+
+
+def clean_rows(table: Table, text_columns: Sequence[str], label_column: str | None, task: str = "classification") -> pd.DataFrame:
+    """Returns the rows as text_a, text_b (only for pairs) and label (unless no column is named).
+
+    Texts and classes are strings, a regression's labels floats, sets of labels tuples of strings.
+
+    Raises:
+        UserError: there are no rows, a column is missing, a text is empty or a label is missing or of another kind.
     """
     for column in text_columns:
         _check_column(table, "data.text", column)
@@ -48,29 +61,49 @@ def clean_rows(table: Table, text_columns: Sequence[str], label_column: str | No
     if table.frame.empty:
         raise UserError(f"{table.name} has no rows: give a file with rows.")
     texts = {name: _texts(table, column) for name, column in zip(("text_a", "text_b"), text_columns, strict=False)}
-    return pd.DataFrame(texts if label_column is None else {**texts, "label": _labels(table, label_column)})
+    return pd.DataFrame(texts if label_column is None else {**texts, "label": _labels(table, label_column, task)})
 
 
-def check_labels(tables: Mapping[str, Table], rows: Mapping[str, pd.DataFrame], label_column: str) -> list[str]:
-    """Returns the class names in order; a class has its index in this list as its number.
+def check_labels(
+    tables: Mapping[str, Table], rows: Mapping[str, pd.DataFrame], label_column: str, task: str = "classification"
+) -> list[str]:
+    """Returns the class names in order, or the column's name for regression; a class has its index here as its number.
 
     Raises:
         UserError: the labels are measures, too many, of one class only, or not the same in every split.
     """
-    names = set().union(*(set(frame["label"].unique()) for frame in rows.values()))
+    names = set().union(*(set(frame["label"].explode().dropna().unique()) for frame in rows.values()))
     total = sum(len(frame) for frame in rows.values())
     train = tables["train"]
-    if is_measure(names):
+    if task == "regression":
+        if len(names) == 1:
+            raise UserError(f"{train.name}: every row has the label {names.pop():g}; there is nothing to learn from it.")
+        return [label_column]
+    if task == "classification" and is_measure(names):
         _refuse_regression(tables, rows, label_column)
+    if not names:
+        raise UserError(
+            f"{train.name}: no row has any label in column {label_column!r}; set data.label to the column with labels."
+        )
     if len(names) > MAX_CLASSES or (len(names) > 2 and len(names) > total / 2):
         raise UserError(
             f"{train.name}: column {label_column!r} has {len(names)} different values in {total} rows (at most {MAX_CLASSES} "
             "classes, each with several rows, are possible); set data.label to the column that holds the classes."
         )
-    if len(names) == 1:
+    if len(names) == 1 and task == "classification":
         raise UserError(f"{train.name}: every row has the label {names.pop()!r}; add rows of at least one other class.")
     _check_same_classes(tables, rows)
     return in_order(names, train.frame[label_column])
+
+
+def check_enough_numbers(rows: Mapping[str, pd.DataFrame], source: str) -> None:
+    """Checks that a regression has enough different texts to be split.
+
+    Raises:
+        UserError: there are fewer than ten times MIN_CLASS_ROWS of them.
+    """
+    if (count := sum(map(len, rows.values()))) < 10 * MIN_CLASS_ROWS:
+        raise UserError(f"{source} has only {count} different texts, regression needs at least {10 * MIN_CLASS_ROWS}; add rows.")
 
 
 def check_class_sizes(rows: Mapping[str, pd.DataFrame], names: Sequence[str], source: str) -> None:
@@ -79,7 +112,8 @@ def check_class_sizes(rows: Mapping[str, pd.DataFrame], names: Sequence[str], so
     Raises:
         UserError: a class has fewer than MIN_CLASS_ROWS of them.
     """
-    counts = pd.concat([frame["label"] for frame in rows.values()]).value_counts().reindex(range(len(names)), fill_value=0)
+    labels = pd.concat([frame["label"] for frame in rows.values()]).explode()
+    counts = labels.value_counts().reindex(range(len(names)), fill_value=0)
     if (smallest := int(counts.min())) < MIN_CLASS_ROWS:
         name = names[int(counts.idxmin())]
         raise UserError(
@@ -95,7 +129,7 @@ def check_every_class_everywhere(splits: Mapping[str, pd.DataFrame], names: Sequ
         UserError: removing duplicates or limiting the train rows left a split without a class.
     """
     for split, frame in splits.items():
-        absent = sorted(set(range(len(names))) - set(frame["label"]))
+        absent = sorted(set(range(len(names))) - set(frame["label"].explode()))
         if absent:
             raise UserError(
                 f"{source}: no row of class {names[absent[0]]!r} is left for {split} once duplicates are removed and "
@@ -110,7 +144,7 @@ def _refuse_regression(tables: Mapping[str, Table], rows: Mapping[str, pd.DataFr
             value = frame["label"][measures].iloc[0]
             raise UserError(
                 f"{_first(tables[split], measures)}: the label {value!r} in column {label_column!r} is a measured number; "
-                "this version does classification, not regression, so write whole numbers or words as classes."
+                "set data.task=regression, or write whole numbers or words as classes."
             )
 
 
@@ -126,9 +160,9 @@ def _check_column(table: Table, key: str, column: str) -> None:
 
 def _texts(table: Table, column: str) -> pd.Series:
     cells = table.frame[column]
-    structured = _structured(cells)
-    if structured.any():
-        raise UserError(f"{_first(table, structured)}: {column!r} holds a list or an object; write the text as one string.")
+    lists = structured(cells)
+    if lists.any():
+        raise UserError(f"{_first(table, lists)}: {column!r} holds a list or an object; write the text as one string.")
     texts = ["" if absent else str(cell) for cell, absent in zip(cells, cells.isna(), strict=True)]
     empty = np.array([not text.strip() for text in texts])
     if empty.any():
@@ -142,28 +176,33 @@ def _texts(table: Table, column: str) -> pd.Series:
     return pd.Series(texts, dtype=object)
 
 
-def _structured(cells: pd.Series) -> np.ndarray:
-    if cells.dtype != object:
-        return np.zeros(len(cells), dtype=bool)
-    return np.array([isinstance(cell, list | dict | np.ndarray) for cell in cells])
-
-
-def _labels(table: Table, column: str) -> pd.Series:
+def _labels(table: Table, column: str, task: str) -> pd.Series:
     cells = table.frame[column]
-    structured = _structured(cells)
-    if structured.any():
-        raise UserError(
-            f"{_first(table, structured)}: the label in column {column!r} is a list or an object; this version gives every row "
-            "one class, so write one string or whole number."
-        )
-    names = class_names(cells)
-    missing = names.isna()
+    if task == "multilabel":
+        found = label_sets(cells)
+    else:
+        lists = structured(cells)
+        if lists.any():
+            raise UserError(
+                f"{_first(table, lists)}: the label in column {column!r} is a list or an object, which {task} cannot use; write "
+                "one string or number, or a list in every row for multi-label."
+            )
+        found = class_names(cells)
+    missing = found.isna()
     if missing.any():
         raise UserError(
             f"{_first(table, missing)}: the label in column {column!r} is missing ({int(missing.sum())} such rows); "
             "fill it in or remove the row."
         )
-    return names
+    if task != "regression":
+        return found
+    measured = numbers(cells)
+    if (strange := measured.isna()).any():
+        raise UserError(
+            f"{_first(table, strange)}: the label {found[strange].iloc[0]!r} in column {column!r} is no finite number, which "
+            "data.task=regression needs; correct it or remove the row."
+        )
+    return measured
 
 
 def _first(table: Table, faulty: pd.Series | np.ndarray) -> str:
@@ -171,16 +210,16 @@ def _first(table: Table, faulty: pd.Series | np.ndarray) -> str:
 
 
 def _check_same_classes(tables: Mapping[str, Table], rows: Mapping[str, pd.DataFrame]) -> None:
-    known = set(rows["train"]["label"].unique())
+    known = set(rows["train"]["label"].explode().dropna())
     for split in rows.keys() - {"train"}:
-        labels = rows[split]["label"]
-        strange = ~labels.isin(known)
-        if strange.any():
+        labels = rows[split]["label"].explode().dropna()
+        strange = labels[~labels.isin(known)]
+        if len(strange):
             raise UserError(
-                f"{_first(tables[split], strange)}: the label {labels[strange].iloc[0]!r} does not occur in "
+                f"{tables[split].place(int(strange.index[0]))}: the label {strange.iloc[0]!r} does not occur in "
                 f"{tables['train'].name}; correct it, or add rows of this class there."
             )
-        if absent := sorted(known - set(labels.unique())):
+        if absent := sorted(known - set(labels)):
             raise UserError(
                 f"{tables[split].name} has no row of class {absent[0]!r}, which {tables['train'].name} has; "
                 "every split needs every class, so add rows of it here or remove the class there."

@@ -12,6 +12,7 @@ import pyarrow.parquet
 from adabert_core.artifacts import read_json, read_manifest
 from adabert_core.data.splits import SPLITS, UNLABELED
 from adabert_core.errors import UserError
+from adabert_core.tasks import Task, task_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Split:
     ids: list[str]
     text_a: list[str]
     text_b: list[str] | None
-    labels: np.ndarray  # (rows,) int64
+    labels: np.ndarray  # as `tasks` has them: (rows,) int64 or float32, or (rows, labels) int8
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -33,11 +34,19 @@ class Dataset:
     """What a DatasetDir holds; a label's number is its index in `labels`."""
 
     path: Path
-    task: str
-    labels: list[str]
+    task: Task
     pair: bool
-    metric: str
     data_version: str
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the network's outputs."""
+        return list(self.task.labels)
+
+    @property
+    def metric(self) -> str:
+        """What the run selects by."""
+        return self.task.metric
 
     def split(self, name: str) -> Split:
         """Returns the rows of train, validation or test.
@@ -60,8 +69,17 @@ class Dataset:
         columns = pyarrow.parquet.read_table(self.path / f"{name}.parquet").slice(0, limit)
         text_b = columns["text_b"].to_pylist() if self.pair else None
         labelled = "label" in columns.column_names
-        labels = columns["label"].to_numpy().astype(np.int64) if labelled else np.full(len(columns), -1, np.int64)
+        labels = self._labels(columns["label"]) if labelled else np.full(len(columns), -1, np.int64)
         return Split(columns["id"].to_pylist(), columns["text_a"].to_pylist(), text_b, labels)
+
+    def _labels(self, column: pyarrow.ChunkedArray) -> np.ndarray:
+        if pyarrow.types.is_floating(column.type):
+            return column.to_numpy().astype(np.float32)
+        if not pyarrow.types.is_list(column.type):
+            return column.to_numpy().astype(np.int64)
+        found, sets = np.zeros((len(column), len(self.labels)), np.int8), column.combine_chunks()
+        found[np.repeat(np.arange(len(sets)), sets.value_lengths().to_numpy()), sets.flatten().to_numpy()] = 1
+        return found
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -72,4 +90,4 @@ def read_dataset(path: Path) -> Dataset:
     """
     manifest = read_manifest(path, "prepare_data")
     about = read_json(path / "dataset.json")
-    return Dataset(path, about["task"], about["labels"], about["pair"], about["metric"], manifest.data_version)
+    return Dataset(path, task_of(about), about["pair"], manifest.data_version)

@@ -1,12 +1,13 @@
 """Train, validation and test: who is where depends on a row's own text, and no text is in two splits.
 
-Comes in: rows (text_a, text_b for pairs, label number) per published split. Goes out: the three splits without
-duplicates or leaks, and how many rows were removed for which reason.
+Comes in: rows (text_a, text_b for pairs, label: a class number, a float or a tuple of class numbers) per published split.
+Goes out: the three splits without duplicates or leaks, and how many rows were removed for which reason.
 
 A row lies at a point of [0, 1) that a hash of its normalised text gives: test below test_fraction, then validation, then
 train. Its label takes no part, so equal texts always share a split, and every class is spread in the same shares up to
 chance; adding rows moves no old row. The one exception: a class that chance leaves out of a split (likely below some 30
 rows) lends that split the row nearest to its range. That row goes home once the class has rows of its own there.
+Each label of a set counts as a class here, and all numbers as one.
 """
 
 import hashlib
@@ -40,8 +41,8 @@ def _normalised(texts: pd.Series) -> list[str]:
 def drop_duplicates(published: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
     """Returns the published splits without duplicates and leaks, and the counts of removed rows by reason.
 
-    In train a text with several labels keeps the one most rows have, or none on a tie. Published validation and test
-    rows keep theirs. A text in two splits stays in test, else in validation.
+    In train a text with several labels keeps the one most rows have, or none on a tie, and of several numbers the mean.
+    Published validation and test rows keep theirs. A text in two splits stays in test, else in validation.
     """
     removed = dict.fromkeys(("duplicates", "conflicting_labels"), 0)
     rows = dict(published)
@@ -62,6 +63,8 @@ def drop_duplicates(published: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd
 
 
 def _drop_minority_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    if rows["label"].dtype.kind == "f":
+        return rows.assign(label=rows.groupby("key")["label"].transform("mean"))
     votes = rows.groupby(["key", "label"], as_index=False).size()
     best = votes[votes["size"] == votes.groupby("key")["size"].transform("max")]
     winners = best[~best.duplicated("key", keep=False)]
@@ -98,15 +101,22 @@ def _places(rows: pd.DataFrame, carved: Mapping[str, float]) -> np.ndarray:
         ranges[split] = (low, low + fraction)
         low += fraction
     ranges["train"] = (low, 1.0)
-    points, labels = rows["point"].to_numpy(), rows["label"].to_numpy()
-    order = list(ranges)
+    points, order = rows["point"].to_numpy(), list(ranges)
     places = np.searchsorted([high for _, high in ranges.values()][:-1], points, side="right")
-    present = {(int(label), int(place)) for label, place in np.unique(np.stack([labels, places]), axis=1).T}
-    for label in np.unique(labels):
+    for members in _members(rows["label"]):
+        present = set(places[members].tolist())
         for place, split in enumerate(order):
-            if (int(label), place) not in present:
-                _lend(places, np.flatnonzero(labels == label), points, place, ranges[split])
+            if place not in present:
+                _lend(places, members, points, place, ranges[split])
     return np.array(order)[places]
+
+
+def _members(labels: pd.Series) -> list[np.ndarray]:
+    """Returns the row positions of every class."""
+    if labels.dtype.kind == "f":
+        return [np.arange(len(labels))]
+    exploded = labels.reset_index(drop=True).explode().dropna()
+    return [positions.to_numpy() for _, positions in exploded.index.to_series().groupby(exploded.to_numpy())]
 
 
 def _lend(places: np.ndarray, members: np.ndarray, points: np.ndarray, place: int, bounds: tuple[float, float]) -> None:

@@ -7,6 +7,8 @@ from adabert_core.errors import UserError
 
 GOOD = [(f"text {i}", "ab"[i % 2]) for i in range(40)]
 HEADER = ("text", "label")
+WHOLE = [HEADER, *((f"t{i}", i % 5) for i in range(40)), ("y", 0.25)]
+NUMBERS = [HEADER, *((f"t{i}", i / 8) for i in range(120))]
 
 
 def rows_with(line, row):
@@ -34,7 +36,19 @@ def rows_with(line, row):
         ([HEADER, *((text, "same") for text, _ in GOOD)], {}, r"every row has the label 'same'; add rows of at least one"),
         ([HEADER, *GOOD[:12]], {}, r"class 'a' has only 6 different texts, at least 10 are needed"),
         ([HEADER, *(("same text", label) for _, label in GOOD)], {}, r"class 'a' has only 0 different texts"),
-        ([HEADER, *((f"t{i}", i % 5) for i in range(40)), ("y", 0.25)], {}, r"line 42: the label '0\.25' .*not regression"),
+        (WHOLE, {"task": "classification"}, r"line 42: the label '0\.25' .* is a measured number; set data\.task=regression"),
+        (WHOLE, {}, r"rows\.csv has only 41 different texts, regression needs at least 100"),
+        (rows_with(7, ("x", "-")), {"task": "regression"}, r"rows\.csv, line 2: the label 'a' in .* is no finite number"),
+        ([HEADER, *((f"t{i}", 2) for i in range(200))], {"task": "regression"}, r"every row has the label 2; there is nothing"),
+        ([HEADER, *GOOD], {"metric": "pearson"}, r"data\.metric=pearson does not go with classification: choose accuracy, f1"),
+        (
+            [HEADER, *GOOD],
+            {"task": "multilabel", "metric": "f1"},
+            r"data\.metric=f1 does not go with multilabel: choose micro_f1",
+        ),
+        ([HEADER, *((f"t{i}", "") for i in range(40))], {"task": "multilabel"}, r"no row has any label in column 'label'"),
+        (rows_with(5, ("x", "a|c")), {"task": "multilabel"}, r"class 'c' has only 1 different texts, at least 10 are needed"),
+        (NUMBERS, {"class_weights": "balanced"}, r"data\.class_weights=balanced does not go with regression"),
         ([HEADER, *((f"t{i}", i) for i in range(40))], {}, r"column 'label' has 40 different values in 40 rows .*set data"),
         ([HEADER, *((f"t{i}", i % 1001) for i in range(4004))], {}, r"column 'label' has 1001 different values in 4004 rows"),
         ([HEADER, *GOOD], {"test_fraction": 0}, r"data\.test_fraction=0, but the source has no test split of its own"),
@@ -62,7 +76,7 @@ def test_failure_leaves_no_output(write, prepare, tmp_path):
         ({"text": None, "label": "a"}, r"line 3: the text in column 'text' is empty"),
         ({"label": "a"}, r"line 3: the text in column 'text' is empty"),
         ({"text": "x"}, r"line 3: the label in column 'label' is missing"),
-        ({"text": "x", "label": ["a", "b"]}, r"line 3: the label in column 'label' is a list or an object; this version"),
+        ({"text": "x", "label": ["a", "b"]}, r"line 3: the label in column 'label' is a list or an object, which classification"),
         ({"text": ["x"], "label": "a"}, r"line 3: 'text' holds a list or an object; write the text as one string"),
         ({"text": "\ud83d", "label": "a"}, r"line 3: the text in column 'text' holds half a surrogate pair"),
     ],
