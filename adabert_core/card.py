@@ -38,11 +38,14 @@ def card(report: dict[str, Any], made: Manifest) -> str:
     environment = Environment(  # noqa: S701 - Markdown, and every value in it is ours or quoted as JSON
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    genotype = report["student"]["genotype"]
+    genotype, teacher = report["student"]["genotype"], str(report["teacher"]["name"])
+    if teacher.startswith(("/", ".", "~", "s3://")):  # where it is, is nobody's business
+        teacher = teacher.rstrip("/").rpartition("/")[2]
     head, *rows = table(report)
     return environment.get_template("card.md.j2").render(
         report=report,
         score=report["student"]["metrics"]["test"]["onnx"]["score"],
+        teacher=teacher,
         head=head,
         rows=rows,
         words=str(Genotype.from_dict(genotype)) if report["student"]["architecture"] == "adabert" else "",

@@ -194,13 +194,16 @@ def test_exported_student_has_a_card_with_table_and_genotype(workplace: Path, tm
         export_run(run, target)
 
 
-def test_card_of_a_peer_names_its_architecture(workplace: Path) -> None:
+def test_card_of_a_peer_names_its_architecture_and_no_place_of_this_machine(workplace: Path) -> None:
     from adabert_core.artifacts import read_manifest
 
     report = json.loads((workplace / "runs" / "mine" / "benchmark" / "report.json").read_text())
     report["student"] |= {"architecture": "bilstm", "genotype": {}}
+    report["teacher"]["name"] = "/home/me/models/bert/"
     text = card(report, read_manifest(workplace / "runs" / "mine" / "retrain", "retrain"))
     assert "A bilstm, trained on what the teacher knows" in text
+    assert "Teacher: bert, fine-tuned" in text
+    assert "/home/me" not in text
 
 
 def test_figures_are_what_the_code_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
