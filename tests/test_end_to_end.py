@@ -109,7 +109,17 @@ def test_tracking_has_a_parent_a_child_per_stage_and_a_model_that_answers(in_pro
     assert search.data.params["k_max"] == "2"
     for name in ("loss", "loss_labels", "loss_probes", "loss_final", "loss_efficiency", "tau", "alpha_entropy", "expected_depth"):
         assert len(client.get_metric_history(search.info.run_id, name)) >= 1, name
-    assert {"report.html", "report.json"} <= {f.path for f in client.list_artifacts(children["benchmark"].info.run_id)}
+    kept = {f.path for f in client.list_artifacts(children["benchmark"].info.run_id)}
+    assert {"report.html", "report.json", "cell.png", "scatter.png"} <= kept
+    assert "report.html" in {f.path for f in client.list_artifacts(parent.info.run_id)}
+    figures = {"test_score", "teacher_test_score", "retention", "parameters_m", "student_ms", "speedup_vs_teacher"}
+    assert parent.data.metrics.keys() == figures
+    version = client.get_model_version_by_alias("adabert-smoke", "champion")
+    for name in ("task", "metric", "data_version", "teacher", "timed", "verdict"):
+        assert parent.data.tags[name] == version.tags[name], name
+    assert parent.data.tags["verdict"] == "champion"
+    assert "| student |" in parent.data.tags["mlflow.note.content"] == version.description
+    assert client.get_registered_model("adabert-smoke").description.endswith(version.description)
     mlflow.set_tracking_uri(uri)
     model = mlflow.pyfunc.load_model("models:/adabert-smoke@champion")
     import pandas as pd
