@@ -81,6 +81,7 @@ def run(
             "confusion": quality["confusion"],
             "student_errors": quality["errors"],
         }
+        report["warnings"] = [sentence for parent in frame.parents.values() for sentence in parent.warnings]
         report["verdict"] = verdict(report)
         report["cost"]["peak_memory_bytes"][STAGE] = peak_memory_bytes()
         write_json(frame.path / "report.json", report)

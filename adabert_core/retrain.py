@@ -13,6 +13,7 @@ import numpy as np
 
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import RetrainConfig
+from adabert_core.early_warnings import behind_static, static_baseline
 from adabert_core.errors import UserError
 from adabert_core.evaluate import scores
 from adabert_core.export import FP32, INT8, export_int8, export_student, onnx_logits, open_session
@@ -65,6 +66,9 @@ def run(
             export_int8(student, frame.path / INT8, Collator(targets.train.rows, teacher.template), real)
         validation = Collator(targets.validation.rows, teacher.template)
         frame.metrics.update(check_onnx(student, frame.path, validation, targets, config.int8_tolerance))
+        frame.metrics["static_baseline_score"] = static_baseline(targets)
+        student_score, static_score = frame.metrics["validation_score"], frame.metrics["static_baseline_score"]
+        frame.warn(behind_static(student_score, static_score, targets.info["metric"]))
         frame.metrics["parameters"] = sum(p.numel() for p in student.parameters())
         tracker.artifact(frame.path / "genotype.json")
         log.info(

@@ -18,6 +18,7 @@ from adabert_core.artifacts import write_json
 from adabert_core.config import RetrainConfig, SearchConfig
 from adabert_core.costs import operation_costs
 from adabert_core.distillation import separator_of, start_from_teacher
+from adabert_core.early_warnings import collapsed_cell
 from adabert_core.gumbel import anneal, sample
 from adabert_core.losses import efficiency, mix_over_depths
 from adabert_core.runtime import make_accelerator, seed_everything
@@ -106,6 +107,7 @@ def run(
                 checkpoints=checkpoints,
                 checkpoint_key=f"{frame.checkpoint_key}/trials",
             )
+        frame.warn(collapsed_cell(genotype))
         write_json(frame.path / "trials.json", trials)
         write_structure(frame, genotype, config.cost, costs)
         save_file({k: v.contiguous() for k, v in supernet.state_dict().items()}, frame.path / "supernet.safetensors")

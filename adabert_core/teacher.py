@@ -13,12 +13,13 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import TeacherConfig
 from adabert_core.data.builtin import known_teachers
-from adabert_core.data.dataset import Dataset, Split, read_dataset
+from adabert_core.data.dataset import Split, read_dataset
+from adabert_core.early_warnings import head_order, other_labels, useless_teacher
 from adabert_core.errors import UserError
 from adabert_core.evaluate import Best, predict_logits, scores
 from adabert_core.runtime import make_accelerator, seed_everything
@@ -84,8 +85,9 @@ def run(
             checkpoint_key=frame.checkpoint_key,
         )
         model.load_state_dict(best.weights)
+        frame.warn(other_labels(teacher.own_labels, dataset.labels))
         found = teacher.scores(validation_rows, validation_labels, dataset.metric, accelerator)
-        _warn_if_useless(found, validation_labels, dataset)
+        frame.warn(useless_teacher(found, validation_labels))
         teacher.save(frame.path)
         frame.metrics.update({f"validation_{name}": value for name, value in found.items()})
         frame.metrics["parameters"] = sum(p.numel() for p in model.parameters())
@@ -102,6 +104,7 @@ class Teacher:
     template: Template
     max_length: int
     pair: bool
+    own_labels: tuple[str, ...] = ()  # before it got those of the data
 
     def collator(self, split: Split) -> Collator:
         """Returns batches over a split's rows, tokenised once."""
@@ -124,7 +127,9 @@ class Teacher:
 
 
 def new_teacher(name: str, labels: list[str], pair: bool, max_length: int) -> Teacher:
-    """Returns a teacher with a fresh head for `labels`.
+    """Returns a teacher with a head for `labels`: a fresh one, or its own where it was trained for as many classes.
+
+    Classes of the same names in another order are put into the order of `labels`.
 
     Raises:
         UserError: no such builtin, folder, s3:// prefix or hub id, no safetensors, no fast tokenizer.
@@ -132,7 +137,23 @@ def new_teacher(name: str, labels: list[str], pair: bool, max_length: int) -> Te
     names = dict(enumerate(labels))
     head = {"num_labels": len(labels), "id2label": names, "label2id": {label: i for i, label in names.items()}}
     with tempfile.TemporaryDirectory(prefix="adabert-teacher-") as scratch:
-        return _load(teacher_files(name, Path(scratch)), name, pair, max_length, ignore_mismatched_sizes=True, **head)
+        files = teacher_files(name, Path(scratch))
+        teacher = _load(files, name, pair, max_length, ignore_mismatched_sizes=True, **head)
+        own = AutoConfig.from_pretrained(files, trust_remote_code=False).id2label or {}
+    teacher.own_labels = tuple(str(own[i]) for i in sorted(own))
+    if order := head_order(teacher.own_labels, labels):
+        reorder_head(teacher.model, order)
+    return teacher
+
+
+@torch.no_grad()
+def reorder_head(model: nn.Module, order: list[int]) -> None:
+    """Makes output i of a classifier's last layer what output order[i] was."""
+    inside = {id(module) for module in model.base_model.modules()}  # type: ignore[union-attr,operator]
+    outputs = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == len(order) and id(m) not in inside]
+    if outputs:
+        for parameter in outputs[-1].parameters():
+            parameter.copy_(parameter[order].clone())
 
 
 def load_teacher(path: Path) -> Teacher:
@@ -191,12 +212,3 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def _warn_if_useless(found: dict[str, float], labels: np.ndarray, dataset: Dataset) -> None:
-    majority = np.bincount(labels).max() / len(labels)
-    if found["accuracy"] <= majority and found["matthews"] < 0.1:
-        log.warning(
-            "the teacher is no better than always answering the largest class (%.3f): check data.label, or raise teacher.epochs",
-            majority,
-        )
