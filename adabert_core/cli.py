@@ -1,4 +1,4 @@
-"""The command `adabert`: words to calls. Prints here and nowhere else in this package; the user's mistakes exit with 2.
+"""The command `adabert`: words to calls. Prints here, in plan_commands and nowhere else; the user's mistakes exit with 2.
 
 Comes in: arguments. Goes out: stage directories, tables, predictions. Heavy imports wait until a command needs them.
 """
@@ -6,6 +6,7 @@ Comes in: arguments. Goes out: stage directories, tables, predictions. Heavy imp
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from adabert_core import __version__
 from adabert_core.config import RunConfig, load_run_config
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
+from adabert_core.plan_commands import config_option as _config
+from adabert_core.plan_commands import plan, say_plan
+from adabert_core.plan_commands import set_option as _set
 from adabert_core.stages import STAGES
 
-_config = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True, help="Preset or own YAML file.")
-_set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. data.label=stars.")
 _checkpoint = click.option("--checkpoint-uri", default="", help="Where checkpoints go; default: a folder beside the output.")
 _precision = click.option(
     "--precision",
@@ -36,6 +38,9 @@ def cli() -> None:
     """Compress a fine-tuned BERT into a tiny network for one task, by searching its architecture."""
 
 
+cli.add_command(plan)
+
+
 @cli.command()
 @_config
 @_set
@@ -49,6 +54,9 @@ def cli() -> None:
     metavar="FOLDER",
     help="Keep teachers, targets, searches and students here, and take those made from the same rows and settings before.",
 )
+@click.option(
+    "--plan/--no-plan", "planned", default=True, help="Say first what it will take (half a minute), if it starts from nothing."
+)
 def run(
     config_path: Path,
     overrides: tuple[str, ...],
@@ -56,6 +64,7 @@ def run(
     checkpoint_uri: str,
     checkpoint_seconds: float,
     stage_cache: str,
+    planned: bool,
 ) -> None:
     """Run all seven stages in this process; what is done already is kept.
 
@@ -65,7 +74,14 @@ def run(
     from adabert_core.runner import run_all
 
     config = _local_tracking(load_run_config(config_path, overrides))
-    run_all(config, output, checkpoint_uri=checkpoint_uri, checkpoint_seconds=checkpoint_seconds, stage_cache=stage_cache)
+    run_all(
+        config,
+        output,
+        checkpoint_uri=checkpoint_uri,
+        checkpoint_seconds=checkpoint_seconds,
+        stage_cache=stage_cache,
+        on_rows=partial(say_plan, config) if planned and not stage_cache else None,
+    )
     show_report(output, config.tracking_uri)
 
 
@@ -202,7 +218,10 @@ def show_report(run_folder: Path, tracking_uri: str = "") -> None:
     from adabert_core.report import load_report, table_text
 
     found, page = load_report(run_folder)
-    click.echo(f"\n{table_text(found)}\n\n{found['verdict']}\n\nreport     {page}")
+    click.echo(f"\n{table_text(found)}\n\n{found['verdict']}\n")
+    for sentence in found.get("warnings", []):
+        click.echo(f"warning    {sentence}")
+    click.echo(f"report     {page}")
     if tracking_uri:
         click.echo(f"dashboard  make dashboard   (MLflow on {tracking_uri})")
 
