@@ -72,8 +72,8 @@ class StepClock:
 
     def seconds_per_token(self, batches: LengthBuckets, lengths: np.ndarray) -> float:
         """Mean of the timed steps by padded tokens; if there are others, without those that end an epoch and then score."""
-        timed = range(1, len(self.ends))
-        timed = [step for step in timed if (step + 1) % batches.per_epoch] or list(timed)
+        steps = range(1, len(self.ends))
+        timed = [step for step in steps if (step + 1) % batches.per_epoch] or list(steps)
         tokens = 0
         for step in timed:
             index = batches.batch(step)

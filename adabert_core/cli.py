@@ -17,7 +17,7 @@ from adabert_core.config import RunConfig, load_run_config
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
 from adabert_core.plan_commands import config_option as _config
-from adabert_core.plan_commands import plan, say_plan
+from adabert_core.plan_commands import plan, say_plan, search_space
 from adabert_core.plan_commands import set_option as _set
 from adabert_core.stages import STAGES
 
@@ -39,6 +39,7 @@ def cli() -> None:
 
 
 cli.add_command(plan)
+cli.add_command(search_space)
 
 
 @cli.command()

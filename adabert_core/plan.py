@@ -24,6 +24,7 @@ from adabert_core.config import RunConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.data.splits import SPLITS, UNLABELED
 from adabert_core.errors import UserError
+from adabert_core.report import aligned
 from adabert_core.stages import STAGES, run_stage, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.teacher import Teacher, new_teacher
@@ -161,13 +162,7 @@ def table_text(plan: Plan) -> str:
         minutes, memory = f"{line.seconds / 60:.1f}", f"{line.bytes / 1e9:.1f}"
         stages.append([line.stage, f"{line.steps:,}" if line.steps else "-", tokens, minutes, memory])
     stages.append(["together", "", "", f"{plan.seconds / 60:.1f}", f"{plan.bytes / 1e9:.1f}"])
-    return f"{_aligned(splits)}\n\n{_aligned(stages)}"
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [[row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))] for row in rows]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    return f"{aligned(splits)}\n\n{aligned(stages)}"
 
 
 def sample_dataset(path: Path, config: RunConfig, output: Path) -> None:

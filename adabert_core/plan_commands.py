@@ -32,6 +32,18 @@ def plan(config_path: Path, overrides: tuple[str, ...], seconds: float, minutes:
         check_minutes(found, minutes)
 
 
+@click.command("search-space")
+@click.option("--channels", type=click.IntRange(min=1), default=128, show_default=True, help="As search.channels.")
+@click.option("--k-max", type=click.IntRange(1, 8), default=8, show_default=True, help="As search.k_max.")
+@click.option("--length", type=click.IntRange(min=1), default=128, show_default=True, help="Tokens of the text that is timed.")
+@click.option("--rounds", type=click.IntRange(min=1), default=30, show_default=True, help="How often each operation is timed.")
+def search_space(channels: int, k_max: int, length: int, rounds: int) -> None:
+    """Say what can be searched, and what each operation costs here, on one thread."""
+    from adabert_core.costs import search_space_text
+
+    click.echo(search_space_text(channels, k_max, length, rounds))
+
+
 def say_plan(config: RunConfig, dataset: Path) -> None:
     """Prints the line of a plan for rows that are prepared.
 

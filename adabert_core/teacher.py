@@ -149,7 +149,7 @@ def new_teacher(name: str, labels: list[str], pair: bool, max_length: int) -> Te
 @torch.no_grad()
 def reorder_head(model: nn.Module, order: list[int]) -> None:
     """Makes output i of a classifier's last layer what output order[i] was."""
-    inside = {id(module) for module in model.base_model.modules()}  # type: ignore[union-attr,operator]
+    inside = {id(module) for module in model.base_model.modules()}  # type: ignore[union-attr]
     outputs = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == len(order) and id(m) not in inside]
     if outputs:
         for parameter in outputs[-1].parameters():
