@@ -3,7 +3,8 @@
 Comes in: what a stage has just found. Goes out: one sentence, or '' where all is well; `StageFrame.warn` takes either.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -73,6 +74,29 @@ def collapsed_cell(genotype: Genotype) -> str:
         "the search chose a cell of pools and identities only, which cannot tell the order of words: lower search.beta, "
         "raise search.alpha_warmup_fraction, or set search.trial_steps"
     )
+
+
+def over_budget(milliseconds: float, limit: float) -> str:
+    """Says that the structure a search took is slower than the target."""
+    if milliseconds <= limit:
+        return ""
+    return (
+        f"no structure that was tried answers within {limit:.2f} ms here; the one taken needs {milliseconds:.2f}: "
+        "lower search.channels, or allow more in target"
+    )
+
+
+def unmet_target(target: Mapping[str, float], retention: float, row: Mapping[str, Any]) -> list[str]:
+    """Says of each part of a target that the finished student missed by how much; `row` is its headline latency."""
+    found = []
+    if (wanted := target.get("min_retention")) and retention < wanted:
+        advice = "allow more latency, or raise retrain.max_steps or targets.augmented_rows"
+        found.append(f"target.min_retention is not reached: {retention:.3f} of {wanted:g}; {advice}")
+    if (wanted := target.get("latency_ms")) and row["p50_ms"] > wanted:
+        found.append(f"target.latency_ms is not reached: {row['p50_ms']:.2f} at length {row['length']}, {wanted:g} allowed")
+    if (wanted := target.get("speedup")) and row.get("speedup_vs_bert_base", wanted) < wanted:
+        found.append(f"target.speedup is not reached: {row['speedup_vs_bert_base']:.1f} of {wanted:g}")
+    return found
 
 
 def behind_static(student: float, static: float, metric: str) -> str:

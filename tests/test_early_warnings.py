@@ -14,9 +14,11 @@ from adabert_core.early_warnings import (
     collapsed_cell,
     head_order,
     other_labels,
+    over_budget,
     probes_at_chance,
     static_baseline,
     text_means,
+    unmet_target,
     useless_teacher,
 )
 from adabert_core.search_space import Genotype
@@ -120,3 +122,13 @@ def test_warning_is_logged_once_and_kept_in_the_manifest(tmp_path, caplog):
         frame.warn("")
     assert json.loads((tmp_path / "rows" / "manifest.json").read_text())["warnings"] == ["the rows look odd"]
     assert [record.getMessage() for record in caplog.records] == ["the rows look odd"]
+
+
+def test_target_that_is_missed_is_told_part_by_part():
+    row = {"p50_ms": 2.0, "length": 128, "speedup_vs_bert_base": 30.0}
+    assert unmet_target({"latency_ms": 2.0, "speedup": 30.0, "min_retention": 0.97}, 0.97, row) == []
+    assert unmet_target({"latency_ms": 0.0, "speedup": 0.0, "min_retention": 0.0}, 0.1, row) == []
+    missed = unmet_target({"latency_ms": 1.5, "speedup": 40.0, "min_retention": 0.98}, 0.97, row)
+    assert [sentence.partition(" ")[0] for sentence in missed] == ["target.min_retention", "target.latency_ms", "target.speedup"]
+    assert over_budget(1.9, 2.0) == ""
+    assert "within 2.00 ms here; the one taken needs 2.10" in over_budget(2.1, 2.0)
