@@ -42,6 +42,7 @@ class Manifest:
     package_version: str = __version__
     git_sha: str = ""
     outside: str = ""
+    warnings: list[str] = dataclasses.field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     @property

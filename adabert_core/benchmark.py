@@ -16,9 +16,10 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 from adabert_core.artifacts import Manifest, read_json, write_json
 from adabert_core.config import BenchmarkConfig
 from adabert_core.data.dataset import Dataset, read_dataset
+from adabert_core.early_warnings import unmet_target
 from adabert_core.export import FP32, INPUTS, INT8, export_onnx, onnx_logits, open_session
 from adabert_core.latency import latency_row, onnx_call, random_batch, time_in_turns, torch_call, with_speedups
-from adabert_core.report import SCHEMA_VERSION, comparable, findable, table_markdown, verdict
+from adabert_core.report import SCHEMA_VERSION, comparable, findable, headline_latency, table_markdown, verdict
 from adabert_core.report_html import write_html, write_pictures
 from adabert_core.reproduce import reproduction
 from adabert_core.runtime import make_accelerator, seed_everything
@@ -86,6 +87,9 @@ def run(
             "confusion": quality["confusion"],
             "student_errors": quality["errors"],
         }
+        target = frame.parents["search"].config.get("target", {})
+        told = [sentence for parent in frame.parents.values() for sentence in parent.warnings]
+        report["warnings"] = told + unmet_target(target, report["retention"], headline_latency(report))
         report["verdict"] = verdict(report)
         report["cost"]["seconds"][STAGE] = round(time.perf_counter() - started, 3)  # all but writing it down
         report["cost"]["peak_memory_bytes"][STAGE] = peak_memory_bytes()

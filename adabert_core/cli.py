@@ -1,4 +1,4 @@
-"""The command `adabert`: words to calls. Prints here and nowhere else in this package; the user's mistakes exit with 2.
+"""The command `adabert`: words to calls. Prints here, in plan_commands and nowhere else; the user's mistakes exit with 2.
 
 Comes in: arguments. Goes out: stage directories, tables, predictions. Heavy imports wait until a command needs them.
 """
@@ -6,6 +6,7 @@ Comes in: arguments. Goes out: stage directories, tables, predictions. Heavy imp
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,11 @@ from adabert_core.config import load_run_config
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
 from adabert_core.examples import add_examples
+from adabert_core.plan_commands import config_option as _config
+from adabert_core.plan_commands import plan, say_plan, search_space
+from adabert_core.plan_commands import set_option as _set
 from adabert_core.stages import STAGES
 
-_config = click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), required=True, help="Preset, e.g. quickstart, or YAML file."
-)
-_set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. data.label=stars.")
 _checkpoint = click.option("--checkpoint-uri", default="", help="Where checkpoints go; default: a folder beside the output.")
 _model = click.option("--model", type=click.Path(path_type=Path), required=True, help="StudentDir, e.g. runs/x/retrain.")
 _precision = click.option(
@@ -41,6 +41,10 @@ def cli() -> None:
     """Compress a fine-tuned BERT into a tiny network for one task, by searching its architecture."""
 
 
+cli.add_command(plan)
+cli.add_command(search_space)
+
+
 @cli.command()
 @_config
 @_set
@@ -54,6 +58,9 @@ def cli() -> None:
     metavar="FOLDER",
     help="Keep teachers, targets, searches and students here, and take those made from the same rows and settings before.",
 )
+@click.option(
+    "--plan/--no-plan", "planned", default=True, help="Say first what it will take (half a minute), if it starts from nothing."
+)
 def run(
     config_path: Path,
     overrides: tuple[str, ...],
@@ -61,12 +68,20 @@ def run(
     checkpoint_uri: str,
     checkpoint_seconds: float,
     stage_cache: str,
+    planned: bool,
 ) -> None:
     """Run all seven stages in this process; what is done already is kept."""
     from adabert_core.runner import run_all, tracked_here
 
     config = tracked_here(load_run_config(config_path, overrides))
-    run_all(config, output, checkpoint_uri=checkpoint_uri, checkpoint_seconds=checkpoint_seconds, stage_cache=stage_cache)
+    run_all(
+        config,
+        output,
+        checkpoint_uri=checkpoint_uri,
+        checkpoint_seconds=checkpoint_seconds,
+        stage_cache=stage_cache,
+        on_rows=partial(say_plan, config) if planned and not stage_cache else None,
+    )
     show_report(output, config.tracking_uri)
 
 
@@ -219,7 +234,10 @@ def show_report(run_folder: Path, tracking_uri: str = "") -> None:
     from adabert_core.report import load_report, table_text
 
     found, page = load_report(run_folder)
-    click.echo(f"\n{table_text(found)}\n\n{found['verdict']}\n\nreport     {page}")
+    click.echo(f"\n{table_text(found)}\n\n{found['verdict']}\n")
+    for sentence in found.get("warnings", []):
+        click.echo(f"warning    {sentence}")
+    click.echo(f"report     {page}")
     if tracking_uri:
         click.echo(f"dashboard  make dashboard   (MLflow on {tracking_uri})")
 

@@ -96,6 +96,18 @@ class TargetsConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class TargetConfig:
+    """What the student must reach here: ONNX, one text of 128 tokens, one thread; `speedup` is against BERT-base, 0 asks nothing.
+
+    Of the structures that a search tries, only those in time can be taken; retention is known, and held against it, at the end.
+    """
+
+    latency_ms: float = Field(default=0, ge=0)
+    speedup: float = Field(default=0, ge=0)
+    min_retention: float = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class SearchConfig:
     """The supernet, its losses and the two optimisers (names as in ALGORITHM: gamma, beta, tau, K).
 
@@ -134,10 +146,15 @@ class SearchConfig:
     trial_final_steps: Count = 600
     trial_channels: Count | None = None
     genotype: Structure = ""
+    target: TargetConfig = Field(default_factory=TargetConfig)
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"
     processes: int = Field(default=0, ge=0)
+
+    def __post_init__(self) -> None:
+        if (self.target.latency_ms or self.target.speedup) and not (self.trial_steps or self.genotype):
+            raise UserError("target: structures in time are chosen by trials, and search.trial_steps is 0: set it to 200 or so.")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -222,7 +239,8 @@ _SHARED = ("seed", "device", "precision", "processes")
 def load_run_config(path: Path, overrides: typing.Sequence[str] = ()) -> RunConfig:
     """Returns the checked config of a YAML file, or a preset's name, with `--set` overrides such as `data.label=stars` applied.
 
-    `seed`, `device`, `precision` and `processes` at the top level reach every stage that does not set its own.
+    `seed`, `device`, `precision` and `processes` at the top level reach every stage that does not set its own, and `target` the
+    search.
 
     Raises:
         UserError: the file is missing or not YAML, or a key or value is not known; the nearest known key is named.
@@ -262,6 +280,8 @@ def parse_run_config(raw: dict[str, Any]) -> RunConfig:
         for key in _SHARED:
             if key in raw and key in fields:
                 values.setdefault(key, raw[key])
+    if (target := raw.pop("target", None)) is not None:
+        raw["search"].setdefault("target", target)
     return typing.cast("RunConfig", checked(RunConfig, raw, ""))
 
 

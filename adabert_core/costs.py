@@ -6,7 +6,18 @@ import time
 import torch
 
 from adabert_core.operations import Positions, make_operation
-from adabert_core.search_space import PRIMITIVES, size_flops_costs
+from adabert_core.report import aligned
+from adabert_core.search_space import (
+    EDGES,
+    INPUTS,
+    KEPT_PER_NODE,
+    NODES,
+    PRIMITIVES,
+    cell_count,
+    operation_flops,
+    operation_size,
+    size_flops_costs,
+)
 from adabert_core.storage import Checkpoints
 
 
@@ -22,6 +33,21 @@ def operation_costs(kind: str, channels: int, checkpoints: Checkpoints, key: str
         saved = {"costs": measure_latencies(channels)}
         checkpoints.save(key, saved)
     return [seconds / max(saved["costs"]) for seconds in saved["costs"]]
+
+
+def search_space_text(channels: int, k_max: int, length: int = 128, rounds: int = 30) -> str:
+    """What can be searched, and what each operation costs here: a table and two sentences."""
+    costs = size_flops_costs(channels)
+    rows = [["operation", "parameters", "FLOPs a token", f"us here (1 x {length})", "cost"]]
+    for name, seconds, cost in zip(PRIMITIVES, measure_latencies(channels, length, rounds), costs, strict=True):
+        size, flops = operation_size(name, channels), operation_flops(name, channels)
+        rows.append([name, f"{size:,}", f"{flops:,}", f"{seconds * 1e6:.0f}", f"{cost:.3f}"])
+    edges = ", ".join(f"{source}>{target}" for source, target in EDGES)
+    return (
+        f"{aligned(rows)}\n\n"
+        f"A cell has {INPUTS} inputs (0, 1) and {NODES} nodes; of the edges {edges} each node keeps {KEPT_PER_NODE}.\n"
+        f"That is {cell_count():,} cells, {k_max * cell_count():,} structures of 1 to {k_max} of them, {channels} channels wide."
+    )
 
 
 @torch.inference_mode()

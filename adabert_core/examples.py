@@ -16,6 +16,8 @@ EXAMPLES = {
         "    --set data.label=stars",
         "adabert run --config quickstart --set search.beta=0.1 --stage-cache runs/cache --output runs/cheaper",
     ),
+    "plan": ("adabert plan --config quickstart --set data.source=reviews.csv --minutes 60",),
+    "search-space": ("adabert search-space --channels 64 --length 32",),
     "report": ("adabert report runs/mine",),
     "predict": (
         "adabert predict --model runs/mine/retrain 'a gripping film' 'a dull one'",

@@ -122,7 +122,11 @@ def findable(report: dict[str, Any]) -> dict[str, str]:
 
 def table_text(report: dict[str, Any]) -> str:
     """The table in aligned columns."""
-    rows = table(report)
+    return aligned(table(report))
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """A table's rows in columns, the first to the left and the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [[row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))] for row in rows]
     return "\n".join("  ".join(line) for line in lines)

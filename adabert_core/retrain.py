@@ -14,6 +14,7 @@ import numpy as np
 
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import RetrainConfig
+from adabert_core.early_warnings import behind_static, static_baseline
 from adabert_core.errors import UserError
 from adabert_core.export import FP32, INT8, export_int8, export_student, onnx_logits, open_session
 from adabert_core.runtime import make_accelerator
@@ -24,6 +25,7 @@ from adabert_core.student import AdaBertForSequenceClassification
 from adabert_core.student_training import network_logits, student_thresholds, train_student
 from adabert_core.target_rows import Targets, known_rows, read_targets
 from adabert_core.tasks import Task
+from adabert_core.tasks.classification import Classification
 from adabert_core.teacher import Teacher, load_teacher
 from adabert_core.tokens import Collator
 from adabert_core.tracking import Tracker
@@ -66,6 +68,9 @@ def run(
             export_int8(student, frame.path / INT8, Collator(targets.train.rows, teacher.template), real)
         validation = Collator(targets.validation.rows, teacher.template)
         frame.metrics.update(check_onnx(student, frame.path, validation, targets, config.int8_tolerance))
+        if isinstance(targets.task, Classification):
+            static = frame.metrics["static_baseline_score"] = static_baseline(targets)
+            frame.warn(behind_static(frame.metrics["validation_score"], static, targets.info["metric"]))
         frame.metrics["parameters"] = sum(p.numel() for p in student.parameters())
         tracker.artifact(frame.path / "genotype.json")
         log.info(

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from adabert_core.artifacts import read_json
@@ -24,11 +25,13 @@ def run_all(
     checkpoint_seconds: float = 60.0,
     stage_cache: str = "",
     last: str = "register",
+    on_rows: Callable[[Path], None] | None = None,
 ) -> list[StageReport]:
     """Runs what is not done yet and returns the reports of the stages that ran or were taken from the stage cache.
 
     `output` gets one folder per stage. Checkpoints go to `checkpoint_uri`, by default a folder inside `output`. A folder
     `stage_cache` keeps the results of the long stages for other runs. Nothing comes after the stage `last`.
+    `on_rows` is called with the DatasetDir if it was made here, before anything is trained.
     """
     run = StageCache(stage_cache).run_stage if stage_cache else run_stage
     pipeline_run, status = _pipeline_run(output), "FAILED"
@@ -44,6 +47,8 @@ def run_all(
                 continue
             checkpoints = Checkpoints(store, checkpoint_seconds)
             reports.append(run(name, settings, inputs, target, tracker=tracker, checkpoints=checkpoints))
+            if name == "prepare_data" and on_rows:
+                on_rows(target)
         status = "FINISHED"
     finally:
         if reports or status == "FAILED":

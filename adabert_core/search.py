@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adabert_core.artifacts import write_json
+from adabert_core.budget import Budget
 from adabert_core.config import RetrainConfig, SearchConfig
 from adabert_core.costs import operation_costs
 from adabert_core.distillation import separator_of, start_from_teacher
+from adabert_core.early_warnings import collapsed_cell, over_budget
 from adabert_core.gumbel import anneal, sample
 from adabert_core.losses import efficiency, mix_over_depths
 from adabert_core.runtime import make_accelerator, seed_everything
@@ -98,15 +100,28 @@ def run(
         genotype = supernet.genotype()
         trials: list[dict[str, Any]] = []
         if config.trial_steps:
+            budget = Budget(config.target, teacher, config.channels, checkpoints, f"{frame.checkpoint_key}/latencies")
             genotype, trials = choose_by_trials(
                 supernet.candidates(config.trial_cells, config.trial_explored, generator),
-                Trial(teacher, targets, trial_settings(config), config.trial_channels or config.channels, costs, config.beta),
+                Trial(
+                    teacher,
+                    targets,
+                    trial_settings(config),
+                    config.trial_channels or config.channels,
+                    costs,
+                    0.0 if budget.limit else config.beta,
+                ),
                 k_max=config.k_max,
                 finalists=config.trial_finalists,
                 final_steps=config.trial_final_steps,
                 checkpoints=checkpoints,
                 checkpoint_key=f"{frame.checkpoint_key}/trials",
+                fits=budget.fits,
             )
+            if budget.limit:
+                frame.metrics["latency_ms"] = budget.milliseconds(genotype)
+                frame.warn(over_budget(frame.metrics["latency_ms"], budget.limit))
+        frame.warn(collapsed_cell(genotype))
         write_json(frame.path / "trials.json", trials)
         write_structure(frame, genotype, config.cost, costs)
         save_file({k: v.contiguous() for k, v in supernet.state_dict().items()}, frame.path / "supernet.safetensors")

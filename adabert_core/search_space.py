@@ -144,6 +144,12 @@ def random_genotype(rng: random.Random, depth: int) -> Genotype:
     return Genotype(depth, tuple(kept))
 
 
+def cell_count() -> int:
+    """How many cells can be derived: two of each node's edges, on each any operation but zero."""
+    operations = (len(PRIMITIVES) - 1) ** KEPT_PER_NODE
+    return math.prod(math.comb(target, KEPT_PER_NODE) * operations for target in range(INPUTS, INPUTS + NODES))
+
+
 def operation_size(primitive: str, channels: int) -> int:
     """Parameters of one operation: a convolution's weights and its BatchNorm's scale and shift."""
     kernel = kernel_of(primitive)

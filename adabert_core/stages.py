@@ -84,7 +84,14 @@ class StageFrame:
     data_version: str
     outside: str
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    warnings: list[str] = dataclasses.field(default_factory=list)
     report: StageReport | None = None
+
+    def warn(self, sentence: str) -> None:
+        """Tells the log now and the report later what looks wrong; '' is nothing to tell."""
+        if sentence:
+            log.warning("%s", sentence)
+            self.warnings.append(sentence)
 
     @property
     def finished(self) -> StageReport:
@@ -198,6 +205,7 @@ def stage_frame(name: str, config: Any, inputs: dict[str, Path], output: Path, t
                 peak_memory_bytes=peak,
                 git_sha=git_sha(),
                 outside=frame.outside,
+                warnings=frame.warnings,
             )
             write_manifest(scratch, manifest)
         tracker.metrics({**frame.metrics, "stage_seconds": seconds, "peak_memory_gb": peak / 1e9})

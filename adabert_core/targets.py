@@ -22,6 +22,7 @@ from adabert_core.artifacts import write_json
 from adabert_core.augment import augment, nearest_tokens
 from adabert_core.config import TargetsConfig
 from adabert_core.data.dataset import read_dataset
+from adabert_core.early_warnings import probes_at_chance
 from adabert_core.errors import UserError
 from adabert_core.parallel import gathered, share
 from adabert_core.probes import Probes, fit_probes, pool_states
@@ -31,6 +32,7 @@ from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.target_rows import TargetRows, unknown_labels
 from adabert_core.tasks import Task, described
+from adabert_core.tasks.classification import Classification
 from adabert_core.teacher import Teacher, load_teacher, vocabulary_of
 from adabert_core.tokens import Collator, TokenRows, length_sorted
 from adabert_core.tracking import Tracker
@@ -93,6 +95,8 @@ def run(
         uses = np.bincount(all_tokens(train_rows.rows), minlength=vocabulary_of(teacher))
         save_file(word_vectors(teacher, uses, accelerator), frame.path / "vectors.safetensors")
         accuracy = task.layer_scores(kept_probes, validation_labels)
+        if isinstance(task, Classification):
+            frame.warn(probes_at_chance(accuracy, validation_labels))
         likelihood = task.log_likelihoods(real_probes, train_labels)
         write_json(
             frame.path / "targets.json",
@@ -153,21 +157,24 @@ def augmented_rows(config: TargetsConfig, teacher: Teacher, rows: TokenRows, lab
     """
     table = teacher.model.get_input_embeddings().weight.detach().float().cpu()
     lengths = rows.a.lengths + (0 if rows.b is None else rows.b.lengths)
-    bound = config.augmented_rows
-    if config.augmented_tokens:  # the cost of scoring grows with tokens, not with rows
-        bound = min(bound, int(config.augmented_tokens / max(lengths.mean(), 1)))
     used = np.unique(all_tokens(rows))
     tokens = teacher.tokenizer.convert_ids_to_tokens(list(range(len(table))))
     return augment(
         rows,
         labels,
         neighbours=nearest_tokens(table, [str(t) for t in tokens], used, config.neighbours),
-        augmented_rows=bound,
+        augmented_rows=augmented_bound(config, lengths),
         max_copies=config.max_copies,
         replace_probability=config.replace_probability,
         mix=config.mix,
         rng=np.random.default_rng(config.seed),
     )
+
+
+def augmented_bound(config: TargetsConfig, lengths: np.ndarray) -> int:
+    """The most rows to make of rows with that many tokens: the cost of scoring grows with tokens, not with rows."""
+    by_tokens = int(config.augmented_tokens / max(lengths.mean(), 1)) if config.augmented_tokens else config.augmented_rows
+    return min(config.augmented_rows, by_tokens)
 
 
 def all_tokens(rows: TokenRows) -> np.ndarray:

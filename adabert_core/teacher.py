@@ -13,12 +13,13 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
 from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import TeacherConfig
 from adabert_core.data.builtin import known_teachers
 from adabert_core.data.dataset import Split, read_dataset
+from adabert_core.early_warnings import head_order, other_labels
 from adabert_core.errors import UserError
 from adabert_core.evaluate import Best, predict_logits
 from adabert_core.runtime import make_accelerator, seed_everything
@@ -89,9 +90,10 @@ def run(
             checkpoint_key=frame.checkpoint_key,
         )
         model.load_state_dict(best.weights)
+        frame.warn(other_labels(teacher.own_labels, dataset.labels))
         found = teacher.scores(validation_rows, validation_labels, task, accelerator)
         if said := task.useless(found, validation_labels):
-            log.warning("the teacher is no better than %s: check data.label, or raise teacher.epochs", said)
+            frame.warn(f"the teacher is no better than {said}: check data.label, or raise teacher.epochs")
         teacher.save(frame.path)
         frame.metrics.update({f"validation_{name}": value for name, value in found.items()})
         frame.metrics["parameters"] = sum(p.numel() for p in model.parameters())
@@ -108,6 +110,7 @@ class Teacher:
     template: Template
     max_length: int
     pair: bool
+    own_labels: tuple[str, ...] = ()  # before it got those of the data
 
     def collator(self, split: Split) -> Collator:
         """Returns batches over a split's rows, tokenised once."""
@@ -131,7 +134,9 @@ class Teacher:
 
 
 def new_teacher(name: str, labels: list[str], pair: bool, max_length: int, problem_type: str | None = None) -> Teacher:
-    """Returns a teacher with a fresh head for `labels`.
+    """Returns a teacher with a head for `labels`: a fresh one, or its own where it was trained for as many classes.
+
+    Classes of the same names in another order are put into the order of `labels`.
 
     Raises:
         UserError: no such builtin, folder, s3:// prefix or hub id, no safetensors, no fast tokenizer.
@@ -141,7 +146,23 @@ def new_teacher(name: str, labels: list[str], pair: bool, max_length: int, probl
     if problem_type:
         head["problem_type"] = problem_type
     with tempfile.TemporaryDirectory(prefix="adabert-teacher-") as scratch:
-        return _load(teacher_files(name, Path(scratch)), name, pair, max_length, ignore_mismatched_sizes=True, **head)
+        files = teacher_files(name, Path(scratch))
+        teacher = _load(files, name, pair, max_length, ignore_mismatched_sizes=True, **head)
+        own = AutoConfig.from_pretrained(files, trust_remote_code=False).id2label or {}
+    teacher.own_labels = tuple(str(own[i]) for i in sorted(own))
+    if order := head_order(teacher.own_labels, labels):
+        reorder_head(teacher.model, order)
+    return teacher
+
+
+@torch.no_grad()
+def reorder_head(model: nn.Module, order: list[int]) -> None:
+    """Makes output i of a classifier's last layer what output order[i] was."""
+    inside = {id(module) for module in model.base_model.modules()}  # type: ignore[union-attr]
+    outputs = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == len(order) and id(m) not in inside]
+    if outputs:
+        for parameter in outputs[-1].parameters():
+            parameter.copy_(parameter[order].clone())
 
 
 def load_teacher(path: Path) -> Teacher:

@@ -8,6 +8,7 @@ fast need not end best, so the last few are trained longer (successive halving, 
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from adabert_core.config import RetrainConfig
@@ -43,11 +44,13 @@ def choose_by_trials(
     final_steps: int,
     checkpoints: Checkpoints,
     checkpoint_key: str,
+    fits: Callable[[Genotype], bool] = lambda genotype: True,
 ) -> tuple[Genotype, list[dict[str, Any]]]:
     """Returns the genotype with the least objective, and all trials.
 
     The first cell is tried at depth k_max, k_max - 1, ... as long as that helps, the others at the depth that was best for
-    it; the best `finalists` of all are tried once more with `final_steps`, and what they reach then decides.
+    it; the best `finalists` of all are tried once more with `final_steps`, and what they reach then decides. Only what `fits`
+    is tried, others with fewer cells until they do; where nothing does, the first with one cell is taken.
     """
     trials: list[dict[str, Any]] = []
 
@@ -56,13 +59,18 @@ def choose_by_trials(
         return trials[-1]["objective"]
 
     tried: dict[Genotype, float] = {}
-    for depth in range(k_max, 0, -1):
+    for depth in [k for k in range(k_max, 0, -1) if k == 1 or fits(dataclasses.replace(cells[0], depth=k))]:
         shallower = attempt(dataclasses.replace(cells[0], depth=depth), trial)
         tried[dataclasses.replace(cells[0], depth=depth)] = shallower
         if shallower > min(tried.values()):
             break
     best_depth = min(tried, key=tried.__getitem__).depth
-    tried |= {cell: attempt(cell, trial) for cell in (dataclasses.replace(cell, depth=best_depth) for cell in cells[1:])}
+    if not fits(dataclasses.replace(cells[0], depth=best_depth)):  # it has one cell, and says nothing of the others' depth
+        best_depth = k_max
+    others = [[dataclasses.replace(cell, depth=k) for k in range(best_depth, 0, -1)] for cell in cells[1:]]
+    fitting = [next((cell for cell in depths if fits(cell)), None) for depths in others]
+    tried |= {cell: attempt(cell, trial) for cell in fitting if cell is not None}
+    tried = {cell: objective for cell, objective in tried.items() if fits(cell)} or tried
     if finalists > 1:
         longer = trial._replace(config=dataclasses.replace(trial.config, max_steps=final_steps))
         tried = {cell: attempt(cell, longer) for cell in sorted(tried, key=tried.__getitem__)[:finalists]}

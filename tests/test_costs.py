@@ -1,7 +1,9 @@
 import pytest
 import torch
+from click.testing import CliRunner
 
 from adabert_core import costs
+from adabert_core.cli import cli
 from adabert_core.costs import measure_latencies, operation_costs
 from adabert_core.search_space import PRIMITIVES
 from adabert_core.storage import Checkpoints, FolderStore
@@ -38,3 +40,14 @@ def test_resumed_search_goes_on_with_the_table_it_measured(tmp_path, monkeypatch
     assert first == [0.5] * 9 + [1.0]
     assert operation_costs("latency", 16, Checkpoints(FolderStore(tmp_path)), "search/costs") == first
     assert operation_costs("latency", 16, Checkpoints(FolderStore(tmp_path)), "other/costs") == [1.0] * 10
+
+
+def test_search_space_is_printed_with_what_each_operation_costs():
+    done = CliRunner().invoke(cli, ["search-space", "--channels", "2", "--k-max", "3", "--rounds", "2", "--length", "4"])
+    assert done.exit_code == 0
+    lines = done.output.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines[1:11]}
+    assert tuple(rows) == PRIMITIVES
+    assert (rows["conv_7"][:2], rows["conv_7"][3]) == (["32", "64"], "1.000")
+    assert (rows["zero"][:2], rows["zero"][2:]) == (["0", "0"], ["0", "0.000"])
+    assert "28,697,814 structures of 1 to 3" in lines[-1]

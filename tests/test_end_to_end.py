@@ -37,7 +37,8 @@ def settings(source: Path | str, teacher: Path, tracking: str = "") -> list[str]
 
 
 def command(output: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "adabert_core.cli", "run", "--config", str(SMOKE), "--output", str(output), *arguments]
+    plain = ["run", "--config", str(SMOKE), "--output", str(output), "--no-plan"]
+    return [sys.executable, "-m", "adabert_core.cli", *plain, *arguments]
 
 
 def digests(run: Path) -> dict[str, str]:

@@ -197,6 +197,12 @@ def test_chance_is_told_for_accuracy_only() -> None:
     assert chance({**make_report(), "metric": "macro_f1"}) is None
 
 
+def test_warnings_stand_under_the_verdict_and_only_if_there_are_any(usual: tuple[str, Balanced], tmp_path: Path) -> None:
+    page, _ = page_of(make_report(warnings=["the teacher is < chance"]), tmp_path)
+    assert page.index("<h1>") < page.index("<li>the teacher is &lt; chance</li>") < page.index("At a glance")
+    assert "What looks wrong" not in usual[0]
+
+
 def test_page_is_self_contained(usual: tuple[str, Balanced]) -> None:
     page, parser = usual
     assert "script" not in parser.tags

@@ -12,6 +12,7 @@ from adabert_core.search_space import (
     Genotype,
     all_candidates,
     cell_cost,
+    cell_count,
     derive,
     matched_layer,
     random_genotype,
@@ -211,3 +212,8 @@ def test_words_that_are_no_genotype_are_refused(words: str, sentence: str) -> No
 
 def test_a_net_without_cells_learns_from_the_last_layer() -> None:
     assert matched_layer(0, 0, 12) == 12
+
+
+def test_cells_are_counted():
+    # one, three and six ways to choose the edges of the nodes, nine operations on each of six edges
+    assert cell_count() == 18 * 9**6 == 9_565_938

@@ -54,3 +54,26 @@ def test_the_best_two_are_tried_longer_and_that_decides(monkeypatch):
 def test_one_finalist_needs_no_longer_trial(monkeypatch):
     chosen, found, _ = choose(monkeypatch, lambda genotype, steps: short_run(genotype), finalists=1)
     assert (chosen.operations, chosen.depth, len(found)) == (FAVOURITE.operations, 2, 5)
+
+
+def test_only_what_answers_in_time_is_tried_and_others_get_shallower_until_they_do(monkeypatch):
+    longest = {FAVOURITE.operations: 2, SECOND.operations: 1, THIRD.operations: 0}  # cells in time
+    chosen, _, order = choose(
+        monkeypatch, lambda genotype, steps: 0.3, fits=lambda genotype: genotype.depth <= longest[genotype.operations]
+    )
+    assert [depth for operations, depth, _ in order if operations == FAVOURITE.operations] == [2, 1, 2, 1]
+    assert {depth for operations, depth, _ in order if operations == SECOND.operations} == {1}
+    assert THIRD.operations not in {operations for operations, _, _ in order}
+    assert chosen.depth <= longest[chosen.operations]
+
+
+def test_another_cell_is_taken_where_the_favourite_is_never_in_time_and_one_cell_where_nothing_is(monkeypatch):
+    fits = {SECOND.operations: 2}
+    chosen, _, _ = choose(
+        monkeypatch,
+        lambda genotype, steps: 0.1 if genotype.operations == FAVOURITE.operations else 0.3,
+        fits=lambda genotype: genotype.depth <= fits.get(genotype.operations, 0),
+    )
+    assert (chosen.operations, chosen.depth) == (SECOND.operations, 2)
+    chosen, _, _ = choose(monkeypatch, lambda genotype, steps: 0.3, fits=lambda genotype: False)
+    assert (chosen.operations, chosen.depth) == (FAVOURITE.operations, 1)
