@@ -161,7 +161,7 @@ def _students(config: RunConfig, rows: Rows, made: int) -> list[Work]:
 
 
 def trial_steps(config: SearchConfig) -> tuple[int, float]:
-    """The most trials a search makes, and their steps in those of a student of k_max cells; narrower ones cost less in proportion."""
+    """The most trials a search makes, and their steps in those of a student of k_max cells; narrower ones count in proportion."""
     if not config.trial_steps:
         return 0, 0.0
     finalists = config.trial_finalists if config.trial_finalists > 1 else 0

@@ -115,6 +115,8 @@ def test_augmented_rows_and_trials_are_counted_within_their_bounds() -> None:
     assert augmented_rows(config(targets={"augmented_tokens": 180_000}), rows(1000)) == 10_000  # of 18 tokens each
     searched = config(search={"k_max": 3, "trial_steps": 100, "trial_cells": 4, "trial_finalists": 2, "trial_final_steps": 300})
     assert trial_steps(searched.search) == (8, (2 + 3) * 100 + 600)
+    narrow = dataclasses.replace(searched.search, trial_channels=searched.search.channels // 4)
+    assert trial_steps(narrow) == (8, ((2 + 3) * 100 + 600) / 4)
     assert trial_steps(config().search) == (0, 0.0)
     given = config(search={"genotype": "2 x 0>2 conv_3, 1>2 identity"})
     assert work_of("search", given, rows()).steps == 0
