@@ -37,7 +37,7 @@ def test_warnings_on_the_page_are_in_the_source() -> None:
     source = "".join(path.read_text() for path in (PAGE.parents[2] / "adabert_core").rglob("*.py"))
     for words in (
         "training runs in fp32 and takes several times longer",
-        "the teacher is no better than always answering the largest",
+        "the teacher is no better than",
     ):
         assert words in PAGE.read_text()
         assert words in source
