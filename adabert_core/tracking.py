@@ -21,7 +21,6 @@ _FLUSH_EVERY_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 15.0
 _METRICS_A_REQUEST = 900  # the API takes 1000
 _PARENT_TAG = "adabert.pipeline_run"
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # without it the pages open on what is for language models
 _BOUNDS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -170,10 +169,9 @@ class Tracker:
     def _parent(self) -> str:
         client = self._client_or_new()
         experiment = client.get_experiment_by_name(self.experiment)
-        if experiment:
-            experiment_id = experiment.experiment_id
-        else:
-            experiment_id = client.create_experiment(self.experiment, tags=_KIND, **_artifacts(self.uri))
+        experiment_id = (
+            experiment.experiment_id if experiment else client.create_experiment(self.experiment, **_artifacts(self.uri))
+        )
         if resumed := os.environ.get("MLFLOW_RUN_ID"):
             return resumed
         wanted = f"tags.`{_PARENT_TAG}` = '{self.pipeline_run}'"

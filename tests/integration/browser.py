@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import websocket
 
 _START_SECONDS = 60.0
-_QUIET_SECONDS = 0.5
+_SETTLE_SECONDS = 0.5
 _OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars")
 
 
@@ -35,10 +35,10 @@ class Page:
         self._call("Emulation.setEmulatedMedia", media=media, features=[scheme])
 
     def visit(self, url: str, wait: float = 0.0) -> None:
-        """Loads an address, waits until the network is quiet, and `wait` seconds more for a page that draws itself."""
+        """Loads an address, and waits `wait` seconds more for a page that draws itself."""
         self._call("Page.navigate", url=url)
         self._listen(_START_SECONDS, until="Page.loadEventFired")
-        self._listen(_QUIET_SECONDS + wait)
+        self._listen(_SETTLE_SECONDS + wait)
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression comes to."""
@@ -63,11 +63,15 @@ class Page:
             self._note(answer)
 
     def _listen(self, seconds: float, until: str = "") -> None:
-        """Takes events until that one, or for as long as they go on coming in less than `seconds`."""
-        self._socket.settimeout(seconds)
+        """Takes events for so long, or until that one."""
+        ends = time.monotonic() + seconds
         with contextlib.suppress(websocket.WebSocketTimeoutException):
-            while (event := json.loads(self._socket.recv())).get("method") != until:
+            while (left := ends - time.monotonic()) > 0:
+                self._socket.settimeout(left)
+                event = json.loads(self._socket.recv())
                 self._note(event)
+                if event.get("method") == until:
+                    return
 
     def _note(self, event: dict[str, Any]) -> None:
         given = event.get("params", {})
