@@ -1,6 +1,5 @@
 """The page: complete, self-contained, well-formed, escaped, the same bytes for the same report, and robust to odd reports."""
 
-import dataclasses
 import itertools
 import re
 from html.parser import HTMLParser
@@ -9,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from adabert_core.cell_figure import genotype_figure, plain_name
-from adabert_core.config import load_run_config, parse_run_config
 from adabert_core.plots import search_curves
 from adabert_core.report import verdict
 from adabert_core.report_html import (
@@ -24,7 +21,6 @@ from adabert_core.report_html import (
     write_html,
     write_pictures,
 )
-from adabert_core.reproduce import changed_settings
 
 VOID = {"meta", "br", "link", "img"}
 EVIL = '<img src="http://evil.example/x" onerror=alert(1)> & "quoted"'
@@ -143,7 +139,10 @@ def test_page_holds_every_part_of_the_report(usual: tuple[str, Balanced]) -> Non
     page, parser = usual
     words = " ".join(" ".join(parser.words).split())
     assert f"<h1>{make_report()['verdict']}</h1>".replace("'", "&#39;") in page
-    tiles_shown, details = ("96.0%", "30.0×", "27.5×", "2.00 ms"), ("v-4711", "42", "1,234", "110.0 M", "1 h 06 min", "2.5 GB")
+    tiles_shown, details = (
+        ("96.0%", "30.0×", "27.5×", "2.00 ms"),
+        ("v-4711", "42", "1,234", "110.0 M", "1 h 06 min", "2.5 GB", "search: {k_max: 4}"),
+    )
     for expected in (*tiles_shown, *details, "16.0 MB on disk (fp32)"):
         assert expected in words
     assert parser.tags.count("svg") == 9  # genotype, probes, scatter, six curves
@@ -159,24 +158,6 @@ def test_trials_are_shown_best_first_and_drawn(tmp_path: Path) -> None:
     assert page.index("0.2500") < page.index("0.5000")
     assert "The last word on depth and cell" in page
     assert "taken" in parser.words
-
-
-def test_run_again_block_is_a_config_that_gives_the_same_settings(usual: tuple[str, Balanced], tmp_path: Path) -> None:
-    _, parser = usual
-    (text,) = [words for words in parser.words if words.startswith("seed: 42")]
-    assert text == "seed: 42\ndata: {source: rows.csv}\nsearch: {k_max: 4}\n"
-    (tmp_path / "again.yaml").write_text(text)
-    config = load_run_config(tmp_path / "again.yaml")
-    assert (config.data.source, config.search.k_max, config.search.seed, config.retrain.seed) == ("rows.csv", 4, 42, 42)
-
-
-def test_settings_are_those_that_differ_from_the_defaults() -> None:
-    config = parse_run_config({"seed": 7, "data": {"source": "rows.csv"}, "search": {"beta": 0.0}, "teacher": {"seed": 9}})
-    sections = {name: dataclasses.asdict(getattr(config, name)) for name in ("data", "search", "retrain")}
-    assert changed_settings(sections) == {"seed": 7, "data": {"source": "rows.csv"}, "search": {"beta": 0.0}}
-    sections["teacher"] = dataclasses.asdict(config.teacher)
-    found = changed_settings(sections)
-    assert (found["teacher"], found["search"], "seed" in found) == ({"seed": 9}, {"beta": 0.0, "seed": 7}, False)
 
 
 def test_same_report_gives_the_same_bytes(usual: tuple[str, Balanced], tmp_path: Path) -> None:
@@ -298,29 +279,6 @@ def test_untimed_stage_keeps_its_memory() -> None:
 def test_times_and_sizes_read_as_people_say_them() -> None:
     assert [seconds_text(s) for s in (4.23, 200, 7500)] == ["4.2 s", "3 min 20 s", "2 h 05 min"]
     assert [bytes_text(b) for b in (1.25e9, 9_600_000)] == ["1.2 GB", "9.6 MB"]
-
-
-@pytest.mark.parametrize(
-    ("operation", "name"),
-    [
-        ("conv_5", "convolution, 5 wide"),
-        ("dil_conv_3", "dilated convolution, 3 wide"),
-        ("max_pool_3", "max of 3"),
-        ("avg_pool_3", "mean of 3"),
-        ("identity", "unchanged"),
-        ("zero", "nothing"),
-    ],
-)
-def test_operations_have_plain_names(operation: str, name: str) -> None:
-    assert plain_name(operation) == name
-
-
-def test_every_wiring_of_the_cell_can_be_drawn() -> None:
-    for third, fourth in itertools.product(itertools.combinations(range(3), 2), itertools.combinations(range(4), 2)):
-        kept = [(0, 2), (1, 2), *((s, 3) for s in third), *((s, 4) for s in fourth)]
-        drawn = genotype_figure({"depth": 1, "edges": edges(*((s, t, "conv_3") for s, t in kept))})
-        assert drawn.svg.count(">convolution</") == 6
-        assert "× 1 cell<" in drawn.svg
 
 
 def test_curves_are_drawn_only_for_what_the_trace_holds() -> None:
