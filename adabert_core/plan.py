@@ -32,6 +32,7 @@ from adabert_core.tracking import Tracker
 from adabert_core.workload import Rows, Work, sizes_of, workload
 
 _ALLOWANCE = 0.25e9  # bytes that no count holds: what the allocator keeps, libraries loaded later
+_STEPS_A_SECOND = 100  # of measuring: a run of 2,000 steps or more gets all 20 seconds
 _SAMPLE_ROWS = 20_000  # tokenised of each split: more would tell nothing new
 _FIXED = {"finetune_teacher": 4.0, "distill_targets": 12.0, "search": 4.0, "retrain": 8.0, "benchmark": 15.0}  # loading, exports
 _SLOW = {
@@ -82,10 +83,10 @@ class Plan:
         )
 
 
-def make_plan(config: RunConfig, seconds: float = 20.0, dataset: Path | None = None) -> Plan:
+def make_plan(config: RunConfig, seconds: float | None = None, dataset: Path | None = None) -> Plan:
     """Returns the plan of a run; measuring takes about `seconds`, reading the rows and loading the teacher come on top.
 
-    The rows are those of a DatasetDir, where one is given.
+    By default it takes 20, and less before a short run. The rows are those of a DatasetDir, where one is given.
 
     Raises:
         UserError: the rows, the teacher or a setting cannot be used, or the run would not fit into the memory there is.
@@ -105,6 +106,8 @@ def make_plan(config: RunConfig, seconds: float = 20.0, dataset: Path | None = N
         work = workload(config, rows)
         available = available_bytes()
         check_memory(config, rows, work, idle, available)
+        if seconds is None:
+            seconds = min(20.0, sum(part.steps for part in work) / _STEPS_A_SECOND)
         speeds = measure(config, scratch / "sample", teacher, scratch, seconds)
     lines = [reading, *(_line(part, speeds, idle) for part in work)]
     splits = {name: (len(lengths), int(lengths.sum())) for name, lengths in rows.lengths.items() if len(lengths)}
