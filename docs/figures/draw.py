@@ -11,13 +11,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from adabert_core.plots import genotype_figure
+from adabert_core.cell_figure import genotype_figure
+from adabert_core.drawing import COLOURS
 from adabert_core.search_space import PRIMITIVES, Genotype, matched_layer, size_flops_costs
 from adabert_core.stages import STAGES
 
-BLUE, ORANGE, INK, GREY = "#0f6fb8", "#b8540d", "#1a2029", "#d5dae1"
-PAGE = {"ink": INK, "muted": "#5b6675", "grid": GREY, "student": BLUE, "teacher": ORANGE, "base": "#77808c"}
-PAGE |= {"conv": "#d6e8f7", "pool": "#fbe3cc", "plain": "#e6e9ed", "card": "#ffffff"}
+BLUE, ORANGE, INK = "#0f6fb8", "#b8540d", "#1a2029"
 STYLE = {"svg.hashsalt": "adabert", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "text.color": INK}
 CELL = "4 x 0>2 conv_3, 1>2 identity, 0>3 max_pool_3, 2>3 conv_5, 2>4 identity, 3>4 dil_conv_3"
 
@@ -34,8 +33,8 @@ def svg(width: float, height: float, draw: Callable[[Figure], None]) -> str:
 
 def cell() -> str:
     """A derived cell, as the report draws it."""
-    text = genotype_figure(json.loads(Genotype.parse(CELL).to_json()))
-    for name, colour in PAGE.items():
+    text = genotype_figure(json.loads(Genotype.parse(CELL).to_json())).svg
+    for name, colour in COLOURS.items():
         text = text.replace(f"var(--{name})", colour)
     start = '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff;font-family:sans-serif"'
     return re.sub("^<svg", start, text) + "\n"
