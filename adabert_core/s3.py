@@ -6,6 +6,7 @@ out: files whose digest was checked. A custom endpoint (AWS_ENDPOINT_URL_S3 or a
 
 import contextlib
 import errno
+import functools
 import logging
 import re
 from collections.abc import Iterator
@@ -145,14 +146,13 @@ def open_place(uri: str, attempts: int = ATTEMPTS) -> S3Place:
         UserError: not an s3:// URI, or settings that boto3 cannot use.
     """
     split_uri(uri)
-    import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
     retries: Any = {"mode": "standard", "total_max_attempts": attempts}
     bounds: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 60, "retries": retries}
     try:
-        session = boto3.Session()
+        session = _session()
         client = session.client("s3", config=Config(**bounds))
         if "amazonaws." not in client.meta.endpoint_url:
             plain: dict[str, Any] = {
@@ -165,6 +165,23 @@ def open_place(uri: str, attempts: int = ATTEMPTS) -> S3Place:
     except (BotoCoreError, ValueError) as error:
         raise UserError(f"{uri}: the S3 settings cannot be used ({_line(error)}).") from error
     return S3Place(uri, client)
+
+
+def _session() -> Any:
+    """A session with the settings of now; boto3's descriptions of S3, a quarter of a second of JSON, are read once a process."""
+    import boto3
+    from botocore.session import get_session
+
+    core = get_session()
+    core.register_component("data_loader", _descriptions())
+    return boto3.Session(botocore_session=core)
+
+
+@functools.cache
+def _descriptions() -> Any:
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def fetch(uri: str, folder: Path) -> Path:
