@@ -129,6 +129,7 @@ def test_tracking_has_a_parent_a_child_per_stage_and_a_model_that_answers(in_pro
     assert list(answers["label"]) == predictions(in_process, "a superb and charming film", "dull and awful")
 
 
+@pytest.mark.integration
 def test_run_in_another_folder_takes_the_kept_stages_and_says_so(
     in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_local_dag_gives_the_same_genotype_weights_and_metrics(
     assert ": started" not in again.stdout  # unchanged rows and teacher: every task but the fingerprint is a cache hit
 
 
+@pytest.mark.integration
 def test_imbalanced_pairs_of_three_classes_with_a_teacher_of_another_family(tmp_path: Path, roberta_folder: Path) -> None:
     rng = random.Random(0)
     words = {"same": ("good", "great"), "other": ("bad", "awful"), "none": ("story", "plot")}
@@ -220,6 +222,7 @@ def test_imbalanced_pairs_of_three_classes_with_a_teacher_of_another_family(tmp_
     assert len(predictions(output, "the film good", "great cast", "it was bad", "awful film")) == 2
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("stage", ["finetune_teacher", "retrain"])
 def test_killed_run_started_again_ends_with_the_same_result(
     stage: str, in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path

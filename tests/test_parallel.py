@@ -149,6 +149,7 @@ def test_killed_on_two_processes_it_goes_on_and_ends_the_same(rows: Path, bert_f
     assert weights[0] == weights[1]
 
 
+@pytest.mark.integration
 def test_a_users_mistake_on_two_processes_is_one_sentence(rows: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="teacher.model .*nothing cannot be loaded"):
         stage("finetune_teacher", "teacher", {"dataset": rows}, tmp_path / "out", processes=2, model=str(tmp_path / "nothing"))

@@ -132,6 +132,7 @@ def test_no_convolution_survives_where_order_does_not_matter(search):
     assert last_label_loss(trace) < 0.3  # and nothing is lost
 
 
+@pytest.mark.integration
 def test_higher_beta_gives_cheaper_cells_and_a_large_one_the_cheapest(search):
     data = distances([6], [1, 2, 3, 4], length=16)
     # without a warm-up the efficiency loss removes every convolution before one has learned to be of use, at beta 0.05 already
