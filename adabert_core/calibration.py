@@ -15,17 +15,15 @@ from accelerate import Accelerator
 from adabert_core import teacher as teacher_stage
 from adabert_core.config import RunConfig
 from adabert_core.data.dataset import Dataset, read_dataset
-from adabert_core.distillation import separator_of
 from adabert_core.probes import fit_probes
 from adabert_core.runtime import make_accelerator
-from adabert_core.search import Trace, search_structure
+from adabert_core.search import Trace, fresh_supernet, search_structure
 from adabert_core.search_space import size_flops_costs
 from adabert_core.storage import Checkpoints
 from adabert_core.student_training import train_student
-from adabert_core.supernet import build_supernet
 from adabert_core.target_rows import TargetRows, Targets
 from adabert_core.targets import Scorer, choose_pooling
-from adabert_core.teacher import Teacher, vocabulary_of
+from adabert_core.teacher import Teacher
 from adabert_core.tokens import Collator, length_sorted
 from adabert_core.tracking import Tracker
 from adabert_core.training import LengthBuckets
@@ -151,16 +149,7 @@ def search_step(config: RunConfig, teacher: Teacher, targets: Targets, seconds: 
     """Seconds per token of the supernet, by the search's own loop; depths and operations are drawn as at its start."""
     settings = dataclasses.replace(config.search, real_share=0.0)
     accelerator: Accelerator = make_accelerator(settings.device, settings.precision)
-    supernet = build_supernet(
-        k_max=settings.k_max,
-        channels=settings.channels,
-        num_labels=len(targets.info["labels"]),
-        vocab_size=vocabulary_of(teacher),
-        max_length=teacher.max_length,
-        separator_id=separator_of(teacher),
-        dropout=settings.dropout,
-        generator=torch.Generator().manual_seed(0),
-    )
+    supernet = fresh_supernet(settings, teacher, targets, torch.Generator().manual_seed(0))
     supernet.to(accelerator.device).train()
     rows, clock = Collator(targets.train.rows, teacher.template), StepClock(seconds)
     try:

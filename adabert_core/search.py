@@ -27,8 +27,8 @@ from adabert_core.search_space import PRIMITIVES, Genotype, cell_cost
 from adabert_core.stages import StageFrame, StageReport, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.supernet import Supernet, build_supernet, hard_gates
-from adabert_core.target_rows import TargetRows, read_targets
-from adabert_core.teacher import load_teacher, vocabulary_of
+from adabert_core.target_rows import TargetRows, Targets, read_targets
+from adabert_core.teacher import Teacher, load_teacher, vocabulary_of
 from adabert_core.tokens import Collator
 from adabert_core.tracking import Tracker
 from adabert_core.training import LengthBuckets, fit, total_steps
@@ -64,17 +64,7 @@ def run(
         teacher, targets = load_teacher(inputs["teacher"]), read_targets(inputs["targets"])
         accelerator = make_accelerator(config.device, config.precision)
         generator = seed_everything(config.seed)
-        supernet = build_supernet(
-            k_max=config.k_max,
-            channels=config.channels,
-            num_labels=len(targets.info["labels"]),
-            vocab_size=vocabulary_of(teacher),
-            max_length=teacher.max_length,
-            separator_id=separator_of(teacher),
-            dropout=config.dropout,
-            generator=generator,
-            task=targets.task,
-        )
+        supernet = fresh_supernet(config, teacher, targets, generator)
         start_from_teacher(supernet.distilled.network, targets.vectors)
         supernet.to(accelerator.device).train()
         rows = Collator(targets.train.rows, teacher.template)
@@ -131,6 +121,21 @@ def run(
         log.info("derived K=%d: %s", genotype.depth, "  ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations))
     checkpoints.clear(frame.checkpoint_key)
     return frame.finished
+
+
+def fresh_supernet(config: SearchConfig, teacher: Teacher, targets: Targets, generator: torch.Generator) -> Supernet:
+    """Returns an untrained supernet for the teacher's tokenizer and the targets' task."""
+    return build_supernet(
+        k_max=config.k_max,
+        channels=config.channels,
+        num_labels=len(targets.info["labels"]),
+        vocab_size=vocabulary_of(teacher),
+        max_length=teacher.max_length,
+        separator_id=separator_of(teacher),
+        dropout=config.dropout,
+        generator=generator,
+        task=targets.task,
+    )
 
 
 def take_given(
