@@ -3,7 +3,6 @@
 What this machine lacks skips a test with the reason; where CI is set in the environment it fails it.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -74,14 +73,12 @@ def docker() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture(scope="session")
-def images(docker: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The names of this commit's images by target, built where they are not here yet, by one process of the tests at a time."""
+def images(docker: Callable[..., subprocess.CompletedProcess[str]]) -> dict[str, str]:
+    """The names of this commit's images by target, built where they are not here yet."""
     base = os.environ.get("BASE_IMAGE", "adabert-base:bookworm")
-    with (tmp_path_factory.getbasetemp().parent / "images.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if docker("image", "inspect", base).returncode:
-            _build(["docker/make_base.sh", base], {})
-        _build(["docker/build.sh", "cpu", "mlflow"], {"BASE_IMAGE": base, "PYTHON": sys.executable})
+    if docker("image", "inspect", base).returncode:
+        _build(["docker/make_base.sh", base], {})
+    _build(["docker/build.sh", "cpu", "mlflow"], {"BASE_IMAGE": base, "PYTHON": sys.executable})
     return {"cpu": default_image(), "mlflow": default_image().replace("adabert-python:", "adabert-mlflow:")}
 
 
