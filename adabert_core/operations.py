@@ -27,8 +27,8 @@ class Positions(NamedTuple):
         return cls(mask.unsqueeze(-1).float(), mask.reshape(-1).nonzero().squeeze(1) if training else None)
 
     def clear(self, x: Tensor) -> Tensor:
-        """Zeros at the pads of x (B, L, C)."""
-        return x if self.mask is None else x * self.mask.to(x.dtype)
+        """Zeros at the pads of x (B, L, C), in float32: states between cells are that, also under bf16 autocast."""
+        return x.float() if self.mask is None else x * self.mask
 
     def mean(self, x: Tensor) -> Tensor:
         """Mean of x (B, L, C) over the real positions, (B, C) in float32."""
