@@ -52,7 +52,7 @@ test: $(READY) ## the fast tests: no network but the package registry, no GPU, n
 	@OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not integration" --ignore tests/integration $(ARGS)
 
 test-integration: $(EXTRAS_READY) ## the tests with real servers and containers, and long ones; what a machine lacks is skipped with the reason
-	@OMP_NUM_THREADS=1 DOCKER=$(DOCKER) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m integration -rs $(ARGS)
+	@OMP_NUM_THREADS=1 DOCKER=$(DOCKER) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m integration -rs $(ARGS)
 
 base: ## make adabert-base:bookworm from Debian's packages, for machines without a registry: BASE_IMAGE=adabert-base:bookworm
 	@DOCKER=$(DOCKER) docker/make_base.sh

@@ -18,7 +18,7 @@ from adabert_core.entry import show_log
 from adabert_core.errors import UserError
 from adabert_core.examples import add_examples
 from adabert_core.plan_commands import config_option as _config
-from adabert_core.plan_commands import plan, say_plan, search_space
+from adabert_core.plan_commands import plan, plan_option, say_plan, search_space
 from adabert_core.plan_commands import set_option as _set
 from adabert_core.stages import STAGES
 
@@ -58,9 +58,7 @@ cli.add_command(search_space)
     metavar="FOLDER",
     help="Keep teachers, targets, searches and students here, and take those made from the same rows and settings before.",
 )
-@click.option(
-    "--plan/--no-plan", "planned", default=True, help="Say first what it will take (half a minute), if it starts from nothing."
-)
+@plan_option
 def run(
     config_path: Path,
     overrides: tuple[str, ...],

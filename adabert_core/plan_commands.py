@@ -17,6 +17,11 @@ set_option = click.option(
 )
 
 
+plan_option = click.option(
+    "--plan/--no-plan", "planned", default=True, help="Say first what it will take (half a minute), if it starts from nothing."
+)
+
+
 @click.command()
 @config_option
 @set_option
@@ -44,8 +49,8 @@ def search_space(channels: int, k_max: int, length: int, rounds: int) -> None:
     click.echo(search_space_text(channels, k_max, length, rounds))
 
 
-def say_plan(config: RunConfig, dataset: Path) -> None:
-    """Prints the line of a plan for rows that are prepared.
+def say_plan(config: RunConfig, dataset: Path | None = None) -> None:
+    """Prints the line of a plan, for rows that are prepared where a DatasetDir is given.
 
     Raises:
         UserError: the run does not fit into memory.

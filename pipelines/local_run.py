@@ -100,12 +100,21 @@ def run_file(
     run_id.unlink()  # a finished run is over; the next one gets a parent of its own
 
 
-def _subprocess_runner(told: dict[str, str]) -> local.SubprocessRunner:
-    if " " in sys.executable:  # KFP puts the path into a shell's command line as it is
+def check_interpreter() -> None:
+    """Refuses to run tasks as subprocesses where KFP could not start them.
+
+    Raises:
+        UserError: the path of this Python has a space, and KFP puts it into a shell's command line as it is.
+    """
+    if " " in sys.executable:
         raise UserError(
             f"KFP's local runner cannot start {sys.executable}, whose path has a space: move this checkout, or use "
             "`adabert run`, which does the same in one process."
         )
+
+
+def _subprocess_runner(told: dict[str, str]) -> local.SubprocessRunner:
+    check_interpreter()
     os.environ.update(told)
     return local.SubprocessRunner(use_venv=False)
 

@@ -11,6 +11,7 @@ import click
 
 from adabert_core.cli import run_command, show_report
 from adabert_core.config import load_run_config
+from adabert_core.plan_commands import plan_option, say_plan
 from pipelines.compiled import (
     accelerator_option,
     compile_pipeline,
@@ -22,7 +23,7 @@ from pipelines.compiled import (
     set_option,
 )
 from pipelines.experiment import experiments
-from pipelines.local_run import Containers, run_local
+from pipelines.local_run import Containers, check_interpreter, run_local
 from pipelines.remote_commands import schedule, submit
 from pipelines.resources import Placement
 from pipelines.sweep import sweep
@@ -67,6 +68,7 @@ def compile_command(
 @image_option
 @click.option("--artifact-uri", default="s3://adabert-pipelines/local", show_default=True, help="Docker: between tasks.")
 @click.option("--checkpoint-uri", default="s3://adabert-checkpoints/local", show_default=True, help="Docker: checkpoints.")
+@plan_option
 def local_command(
     config_path: Path,
     overrides: tuple[str, ...],
@@ -76,10 +78,15 @@ def local_command(
     image: str,
     artifact_uri: str,
     checkpoint_uri: str,
+    planned: bool,
 ) -> None:
     """Run the compiled DAG on this machine, one subprocess or one container per task."""
     config = load_run_config(config_path, overrides)
     containers = Containers(image or default_image(), artifact_uri, checkpoint_uri) if runner == "docker" else None
+    if not containers:
+        check_interpreter()
+    if planned and not output.exists():
+        say_plan(config)
     run_local(config, output, cache=not no_cache, containers=containers)
     show_report(output, os.environ.get("MLFLOW_TRACKING_URI", config.tracking_uri))
 

@@ -101,6 +101,14 @@ def test_taken_port_is_passed_over_and_the_choice_remembered(tmp_path: Path) -> 
     assert State(tmp_path).ports == chosen
 
 
+def test_stacks_with_ports_of_their_own_take_no_free_port_of_each_other(tmp_path: Path) -> None:
+    usual = {"one": 23456, "two": 23456}
+    for i in range(2):
+        State(tmp_path / str(i), ports_from=50 * i).on_free_ports(usual, lambda: None)
+    first, second = (State(tmp_path / str(i)).ports for i in range(2))
+    assert max(first.values()) < 23506 <= min(second.values())
+
+
 def test_port_taken_between_choice_and_start_gives_another_try(tmp_path: Path) -> None:
     state, tried = State(tmp_path), []
     with socket.socket() as rival:

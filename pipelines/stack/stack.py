@@ -14,9 +14,9 @@ from pipelines.stack.state import State, write_private
 class Stack:
     """SeaweedFS, PostgreSQL and MLflow of one folder; stopped and started again they have the same data and credentials."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ports_from: int = 0) -> None:
         self.folder = folder.absolute()
-        self.state = State(self.folder)
+        self.state = State(self.folder, ports_from)
         self.s3 = SeaweedFS(self.folder, self.state)
         self.database = PostgreSQL(self.folder, self.state)
         self.mlflow = MLflow(self.folder, self.state, self.database, self.s3)

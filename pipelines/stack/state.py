@@ -17,10 +17,14 @@ _PORTS_ABOVE = 1000  # how far from the usual port a free one is looked for
 
 
 class State:
-    """Ports by name and credentials of one stack folder; every change is on disk when the call returns."""
+    """Ports by name and credentials of one stack folder; every change is on disk when the call returns.
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "state.json"
+    Ports are looked for from the usual one of each server on, plus `ports_from`: stacks that far apart never take each other's,
+    not even while one is down.
+    """
+
+    def __init__(self, folder: Path, ports_from: int = 0) -> None:
+        self._file, self._ports_from = folder / "state.json", ports_from
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             self._values: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
@@ -55,7 +59,7 @@ class State:
     def _choose_ports(self, usual: Mapping[str, int]) -> None:
         """Keeps each remembered port that is free, and draws a new one, the first free from the usual one on, for the others."""
         ports = self._values["ports"]
-        for name, first in usual.items():
+        for name, first in ((name, port + self._ports_from) for name, port in usual.items()):
             taken = {port for other, port in ports.items() if other != name}
             wanted = [ports[name]] if name in ports else []
             ports[name] = next(

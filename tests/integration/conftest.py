@@ -3,6 +3,7 @@
 What this machine lacks skips a test with the reason; where CI is set in the environment it fails it.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -36,8 +37,12 @@ def lacking(reason: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """SeaweedFS, PostgreSQL and MLflow, up; a test that stops one of its servers starts it again."""
-    made = Stack(tmp_path_factory.mktemp("stack"))
+    """SeaweedFS, PostgreSQL and MLflow, up; a test that stops one of its servers starts it again.
+
+    Every process of the tests has one, and ports of its own for it.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    made = Stack(tmp_path_factory.mktemp("stack"), ports_from=50 * worker)
     try:
         made.up()
     except UserError as error:
@@ -73,12 +78,14 @@ def docker() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture(scope="session")
-def images(docker: Callable[..., subprocess.CompletedProcess[str]]) -> dict[str, str]:
-    """The names of this commit's images by target, built where they are not here yet."""
+def images(docker: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The names of this commit's images by target, built where they are not here yet, by one process of the tests at a time."""
     base = os.environ.get("BASE_IMAGE", "adabert-base:bookworm")
-    if docker("image", "inspect", base).returncode:
-        _build(["docker/make_base.sh", base], {})
-    _build(["docker/build.sh", "cpu", "mlflow"], {"BASE_IMAGE": base, "PYTHON": sys.executable})
+    with (tmp_path_factory.getbasetemp().parent / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if docker("image", "inspect", base).returncode:
+            _build(["docker/make_base.sh", base], {})
+        _build(["docker/build.sh", "cpu", "mlflow"], {"BASE_IMAGE": base, "PYTHON": sys.executable})
     return {"cpu": default_image(), "mlflow": default_image().replace("adabert-python:", "adabert-mlflow:")}
 
 

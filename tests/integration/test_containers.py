@@ -32,11 +32,12 @@ def test_dag_in_containers_gives_what_subprocesses_give(
     inside = ["--runner", "docker", "--image", images["cpu"], "--artifact-uri", places[0], "--checkpoint-uri", places[1]]
     rows = settings(learnable_csv, bert_folder)
     served = [part if part != "tracking_uri=''" else "tracking_uri=sqlite:///unused.db" for part in rows]
-    done = run_local(tmp_path / "containers", *inside, *served, "--set", experiment)
+    done = run_local(tmp_path / "containers", "--no-plan", *inside, *served, "--set", experiment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The student keeps" in done.stdout
     done = run_local(tmp_path / "subprocesses", *rows)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "plan: about " in done.stderr
     for compare in (digests, test_metrics):
         here, there = compare(tmp_path / "subprocesses"), compare(tmp_path / "containers")
         assert here == there
