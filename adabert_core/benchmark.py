@@ -17,7 +17,7 @@ from adabert_core.artifacts import Manifest, read_json, write_json
 from adabert_core.config import BenchmarkConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.early_warnings import unmet_target
-from adabert_core.export import FP32, INPUTS, INT8, export_onnx, onnx_logits, open_session
+from adabert_core.export import FP32, INPUTS, INT8, export_for_timing, onnx_logits, open_session
 from adabert_core.latency import latency_row, onnx_call, random_batch, time_in_turns, torch_call, with_speedups
 from adabert_core.report import SCHEMA_VERSION, comparable, findable, headline_latency, table_markdown, verdict
 from adabert_core.report_html import write_html, write_pictures
@@ -192,7 +192,7 @@ def time_all(
         sessions = {("student", runtime): open_session(path, config.threads) for runtime, path in onnx_files.items()}
         for name in models.keys() - {"student"}:
             log.info("exporting %s to ONNX", name)
-            export_onnx(models[name], Path(scratch) / f"{name}.onnx", names[name])
+            export_for_timing(models[name], Path(scratch) / f"{name}.onnx", names[name])
             sessions[(name, "onnx")] = open_session(Path(scratch) / f"{name}.onnx", config.threads)
         for batch in config.batches:
             for length in sorted({min(length, longest["student"]) for length in config.lengths}):

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from adabert_core.config import TargetConfig
 from adabert_core.distillation import separator_of
-from adabert_core.export import INPUTS, export_onnx, export_student, open_session
+from adabert_core.export import INPUTS, export_for_timing, export_student, open_session
 from adabert_core.latency import onnx_call, random_batch, time_in_turns
 from adabert_core.search_space import Genotype
 from adabert_core.storage import Checkpoints
@@ -63,5 +63,5 @@ class Budget:
 
     def _bert_base(self, path: Path) -> tuple[int, int | None]:
         model = BertForSequenceClassification(BertConfig()).eval()
-        export_onnx(model, path, (*INPUTS, "token_type_ids"))
+        export_for_timing(model, path, (*INPUTS, "token_type_ids"))
         return int(model.config.vocab_size), None

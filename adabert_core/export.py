@@ -6,6 +6,7 @@ Comes in: torch models, for int8 rows to calibrate on. Goes out: files, sessions
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,26 +33,45 @@ class _Logits(nn.Module):
         return self.model(**dict(zip(self.inputs, arguments, strict=True))).logits
 
 
-def export_onnx(model: nn.Module, path: Path, inputs: tuple[str, ...] = INPUTS, length: int = 16) -> None:
+def export_onnx(model: nn.Module, path: Path, inputs: tuple[str, ...] = INPUTS) -> None:
     """Writes a classifier as fp32 ONNX with inputs (batch, length) of int64 and output logits (batch, classes)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    example = tuple(torch.ones(2, length, dtype=torch.int64) for _ in inputs)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    _export(model, path, inputs, {"dynamo": True, "dynamic_shapes": ((axes,) * len(inputs),), "external_data": False})
+
+
+def export_for_timing(model: nn.Module, path: Path, inputs: tuple[str, ...] = INPUTS) -> None:
+    """Writes what `export_onnx` does in a quarter of the time, by tracing; where that goes wrong it leaves it to `export_onnx`.
+
+    torch deprecates this exporter, and it may fix in the graph what the model decides by a shape. So the graph has to give
+    torch's logits for a batch of another shape.
+    """
+    axes = {name: {0: "batch", 1: "length"} for name in inputs} | {"logits": {0: "batch"}}
+    try:
+        _export(model, path, inputs, {"dynamo": False, "dynamic_axes": axes, "opset_version": 18})
+        right = _agrees(path, model, inputs)
+    except Exception:  # whatever it was, there is the other exporter
+        right = False
+    if not right:
+        export_onnx(model, path, inputs)
+
+
+def _agrees(path: Path, model: nn.Module, inputs: tuple[str, ...]) -> bool:
+    batch = {name: torch.full((3, 23), {"input_ids": 7, "attention_mask": 1}.get(name, 0)) for name in inputs}
+    with torch.inference_mode():
+        expected = model(**batch).logits.numpy()
+    found = open_session(path).run(None, {name: tensor.numpy() for name, tensor in batch.items()})[0]
+    return np.allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def _export(model: nn.Module, path: Path, inputs: tuple[str, ...], how: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    example = tuple(torch.ones(2, 16, dtype=torch.int64) for _ in inputs)
     for noisy in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Logits(model.eval(), inputs),
-            example,
-            path,
-            input_names=list(inputs),
-            output_names=["logits"],
-            dynamic_shapes=((axes,) * len(inputs),),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        how |= {"input_names": list(inputs), "output_names": ["logits"], "verbose": False}
+        torch.onnx.export(_Logits(model, inputs).eval(), example, path, **how)
 
 
 def export_student(student: AdaBertForSequenceClassification, path: Path) -> None:

@@ -6,7 +6,6 @@ their share of each batch; only the first one writes, tracks and checkpoints.
 
 import ctypes
 import dataclasses
-import importlib
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from adabert_core.errors import UserError
+from adabert_core.imports import imported
 from adabert_core.storage import Checkpoints, open_store
 from adabert_core.tracking import Tracker
 
@@ -179,6 +179,6 @@ def _work(job: Job) -> None:
     tracker = Tracker(*job.tracking) if rank == 0 else Tracker("")
     with tempfile.TemporaryDirectory(prefix="adabert-rank-") as scratch:
         output = job.output if rank == 0 else Path(scratch) / "output"
-        importlib.import_module(job.module).run(job.config, job.inputs, output, tracker=tracker, checkpoints=checkpoints)
+        imported(job.module).run(job.config, job.inputs, output, tracker=tracker, checkpoints=checkpoints)
         dist.barrier()
     dist.destroy_process_group()

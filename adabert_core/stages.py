@@ -6,7 +6,6 @@ Components, CLI and in-process runs all call `run_stage`; nothing else calls a s
 
 import contextlib
 import dataclasses
-import importlib
 import logging
 import os
 import resource
@@ -18,6 +17,7 @@ from typing import Any
 from adabert_core import __version__
 from adabert_core.artifacts import Manifest, digest_of, git_sha, list_files, read_manifest, whole_directory, write_manifest
 from adabert_core.errors import UserError
+from adabert_core.imports import collector_paused, imported
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
 
@@ -113,8 +113,9 @@ def run_stage(
     """Runs one stage by name, on as many processes as its config asks for, and returns its report."""
     module = STAGES[name].module
     if not hasattr(config, "processes"):
-        return importlib.import_module(module).run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
-    from adabert_core.parallel import run_as_one_of_many, run_on_many, wanted_processes  # here: the other stages need no torch
+        return imported(module).run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
+    with collector_paused():  # here: the other stages need no torch
+        from adabert_core.parallel import run_as_one_of_many, run_on_many, wanted_processes
 
     count = wanted_processes(config)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # somebody's torchrun has started this process and its peers, on any number of nodes
@@ -122,7 +123,7 @@ def run_stage(
         if os.environ["RANK"] != "0":  # the directory need not be on this node
             return StageReport(name, output, {}, "", 0.0, 0)
     elif count == 1:
-        return importlib.import_module(module).run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
+        return imported(module).run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
     else:
         run_on_many(count, module, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
     return report_of(name, output)

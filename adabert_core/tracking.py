@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from adabert_core import __version__
+from adabert_core.imports import collector_paused
 
 log = logging.getLogger(__name__)
 _FLUSH_EVERY_SECONDS = 5.0
@@ -141,7 +142,8 @@ class Tracker:
 
     def _client_or_new(self) -> Any:
         if self._client is None:
-            from mlflow.tracking import MlflowClient
+            with collector_paused():
+                from mlflow.tracking import MlflowClient
 
             for noisy in ("alembic", "mlflow"):  # after the import, which sets their levels
                 logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -153,8 +155,9 @@ class Tracker:
         return self._client
 
     def _start(self, stage: str, config: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+        with collector_paused():
+            from mlflow.entities import Param
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         client = self._client_or_new()
         parent = self._parent()

@@ -43,7 +43,7 @@ fetch() {
         elif [ "$target" = cuda ]; then # === takes PyPI's CUDA build even where pip also knows a place with CPU builds
             sed -i 's/^torch==\(.*\)/torch===\1/' "$locked"/*.txt
         fi
-        "$python" -m pip wheel -qq --find-links "$wheels" --wheel-dir "$wheels" "${extra[@]}" \
+        "$python" -m pip wheel -qq --find-links "$wheels" --find-links docker/wheels/cpu --wheel-dir "$wheels" "${extra[@]}" \
             -c "$locked/constraints.txt" -r "$list" || die "pip could not fetch the packages of $target; what it said is above."
         touch "$stamp"
     fi

@@ -88,7 +88,10 @@ def run_file(
     if not run_id.is_file():
         run_id.write_text(uuid.uuid4().hex)
     told = {"KFP_RUN_ID": run_id.read_text(), "ADABERT_RUN_NAME": name, "ADABERT_ERROR_FILE": str(sentence)}
-    runner = _docker_runner(containers, told) if containers else _subprocess_runner(told)
+    bytecode = tasks / "bytecode"
+    runner = (
+        _docker_runner(containers, {**told, "PYTHONPYCACHEPREFIX": str(bytecode)}) if containers else _subprocess_runner(told)
+    )
     local.init(runner, pipeline_root=str(tasks), workspace_root=str(root / "workspace"), enable_caching=cache)
     try:
         with narrowed_output(log):
@@ -97,6 +100,8 @@ def run_file(
         if sentence.is_file():
             raise UserError(sentence.read_text()) from error
         raise RuntimeError(f"{error}; the whole log is {log}:\n{_tail(log)}") from error
+    finally:
+        shutil.rmtree(bytecode, ignore_errors=True)
     run_id.unlink()  # a finished run is over; the next one gets a parent of its own
 
 
@@ -123,6 +128,7 @@ def _docker_runner(containers: Containers, told: dict[str, str]) -> local.Docker
     """Containers as the user who calls, on the host's network; they get no variables but those of S3, MLflow, OpenMP and ours.
 
     OpenMP's because the number of threads decides the order of a sum: with the same one the result is the same to the bit.
+    Images hold no bytecode, so the first task leaves what it compiles in a folder that all of them see.
     """
     import boto3
 

@@ -1,14 +1,16 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForSequenceClassification
 
-from adabert_core.export import export_int8, export_student, measured_ranges, onnx_logits, open_session
+from adabert_core.export import INPUTS, export_for_timing, export_int8, export_student, measured_ranges, onnx_logits, open_session
 from adabert_core.search_space import Genotype, random_genotype
 from adabert_core.student import AdaBertConfig, AdaBertForSequenceClassification
 from adabert_core.tokens import Collator, Ragged, Template, TokenRows
@@ -163,3 +165,34 @@ def test_exported_student_holds_no_path_of_this_machine(tmp_path):
     assert str(Path(__file__).parents[1]).encode() not in content
     export_student(student(EVERY_KIND), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == content
+
+
+class TracedWrong(nn.Module):
+    """A classifier of which tracing makes a wrong graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Embedding(50, 2)
+
+    def forward(self, input_ids, attention_mask):
+        states = self.weights(input_ids) * attention_mask.unsqueeze(-1)
+        return SimpleNamespace(logits=states.sum(1) * (2 if torch.jit.is_tracing() else 1))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "traced wrong"])
+def test_graph_to_be_timed_gives_torchs_logits_for_any_batch_and_length(family, request, tmp_path):
+    if family == "traced wrong":
+        model, inputs = TracedWrong().eval(), INPUTS
+    else:
+        folder = request.getfixturevalue(f"{family}_folder")
+        model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        inputs = (*INPUTS, "token_type_ids") if family == "bert" else INPUTS
+    export_for_timing(model, tmp_path / "model.onnx", inputs)
+    session = open_session(tmp_path / "model.onnx", threads=1)
+    for shape in ((1, 9), (5, 31)):
+        ids = torch.randint(5, 20, shape)
+        batch = {name: ids if name == "input_ids" else torch.full_like(ids, int("mask" in name)) for name in inputs}
+        with torch.inference_mode():
+            expected = model(**batch).logits.numpy()
+        found = session.run(None, {given.name: batch[given.name].numpy() for given in session.get_inputs()})[0]
+        assert np.allclose(found, expected, atol=1e-5)

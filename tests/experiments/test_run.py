@@ -101,11 +101,11 @@ def test_second_call_computes_nothing_and_says_the_same(undisturbed, file):
 
 
 def test_killed_at_two_moments_it_ends_with_the_same_table(undisturbed, file, tmp_path):
+    words = [*command(file, tmp_path), "--variant", "searched", "--variant", "random"]
+
     def until(pattern: str) -> None:
         """Starts the experiment and kills it, workers and all, as soon as a stage of this name is being written or is there."""
-        process = subprocess.Popen(
-            command(file, tmp_path), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             while not list((tmp_path / "runs").glob(pattern)):
                 assert process.poll() is None
@@ -116,6 +116,6 @@ def test_killed_at_two_moments_it_ends_with_the_same_table(undisturbed, file, tm
 
     until("threads-1/killed/**/.finetune_teacher.*")
     until("threads-1/stages/search/*/manifest.json")
-    done = subprocess.run(command(file, tmp_path), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    assert records(tmp_path) == records(undisturbed[0])
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path) == records(undisturbed[0])[:2]

@@ -3,6 +3,7 @@
 What this machine lacks skips a test with the reason; where CI is set in the environment it fails it.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -54,6 +55,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture
 def stack_environment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The stack's variables, set for this test and for the processes it starts, and no others of their kind."""
+    return use_servers(stack, monkeypatch)
+
+
+def use_servers(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Sets a stack's variables, removes others of their kind, and returns those that it has set."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
     for name, value in stack.environment().items():
@@ -81,8 +87,7 @@ def docker() -> Callable[..., subprocess.CompletedProcess[str]]:
 def images(docker: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The names of this commit's images by target, built where they are not here yet, by one process of the tests at a time."""
     base = os.environ.get("BASE_IMAGE", "adabert-base:bookworm")
-    with (tmp_path_factory.getbasetemp().parent / "images.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone(tmp_path_factory.getbasetemp().parent / "images"):
         if docker("image", "inspect", base).returncode:
             _build(["docker/make_base.sh", base], {})
         _build(["docker/build.sh", "cpu", "mlflow"], {"BASE_IMAGE": base, "PYTHON": sys.executable})
@@ -98,14 +103,30 @@ def _build(command: list[str], environment: dict[str, str]) -> None:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, learnable_csv: Path, bert_folder: Path) -> Path:
-    """A finished run of stages that take some seconds each: what a disturbed one must end with."""
-    run = tmp_path_factory.mktemp("undisturbed")
+    """A finished run of stages that take some seconds each: what a disturbed one must end with. One for all processes."""
+    base = tmp_path_factory.getbasetemp()
+    run = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
+    with _alone(run):
+        if not (run / "register").exists():
+            _make_undisturbed(run, learnable_csv, bert_folder)
+    return run
+
+
+def _make_undisturbed(run: Path, csv: Path, model: Path) -> None:
+    run.mkdir()
     rows, teacher = run / "rows.csv", run / "teacher"
-    shutil.copy(learnable_csv, rows)
-    shutil.copytree(bert_folder, teacher)
+    shutil.copy(csv, rows)
+    shutil.copytree(model, teacher)
     values = [*long_settings(f"data.source={rows}", f"teacher.model={teacher}", "tracking_uri=''")]
     write_settings(run, values)
     command = [sys.executable, "-m", "adabert_core.cli", "run", "--config", str(run / "smoke.yaml"), *values, "--no-plan"]
     done = subprocess.run([*command, "--output", str(run)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return run
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Lets one process of the tests at a time make something."""
+    with place.with_name(f"{place.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -40,7 +40,7 @@ def test_s3_killed_again_and_again_while_checkpoints_are_written(
     undisturbed: Path, stack: Stack, stack_environment: dict[str, str], tmp_path: Path
 ) -> None:
     place = f"s3://adabert-checkpoints/{uuid.uuid4().hex}"
-    longer = long_settings("retrain.max_steps=6000", "retrain.epochs=6000")  # longer than the outages, on a fast machine too
+    longer = long_settings("retrain.max_steps=4000", "retrain.epochs=4000")  # longer than the outages, on a fast machine too
     words = [*arguments("retrain", undisturbed, tmp_path / "out", place), *longer]
     process = start(*words)
     alone = start(*arguments("retrain", undisturbed, tmp_path / "alone", str(tmp_path / "checkpoints")), *longer)
