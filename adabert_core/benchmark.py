@@ -4,7 +4,6 @@ Comes in: every earlier directory. Goes out: BenchmarkDir with report.json, repo
 """
 
 import logging
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from adabert_core.artifacts import Manifest, read_json, write_json
 from adabert_core.config import BenchmarkConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.early_warnings import unmet_target
-from adabert_core.export import FP32, INPUTS, INT8, export_for_timing, onnx_logits, open_session
+from adabert_core.export import FP32, INPUTS, INT8, onnx_logits, open_session, session_to_time
 from adabert_core.latency import latency_row, onnx_call, random_batch, time_in_turns, torch_call, with_speedups
 from adabert_core.report import SCHEMA_VERSION, comparable, findable, headline_latency, table_markdown, verdict
 from adabert_core.report_html import write_html, write_pictures
@@ -188,27 +187,25 @@ def time_all(
     }
     longest = {"student": student.config.max_position_embeddings, "teacher": teacher.max_length, "bert-base": 512}
     rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        sessions = {("student", runtime): open_session(path, config.threads) for runtime, path in onnx_files.items()}
-        for name in models.keys() - {"student"}:
-            log.info("exporting %s to ONNX", name)
-            export_for_timing(models[name], Path(scratch) / f"{name}.onnx", names[name])
-            sessions[(name, "onnx")] = open_session(Path(scratch) / f"{name}.onnx", config.threads)
-        for batch in config.batches:
-            for length in sorted({min(length, longest["student"]) for length in config.lengths}):
-                fitting = [name for name in models if length <= longest[name]]
-                vocabulary = {name: int(models[name].config.vocab_size) for name in fitting}
-                separator = student.config.separator_id
-                feeds = {
-                    name: random_batch(vocabulary[name], batch, length, None if name == "bert-base" else separator)
-                    for name in fitting
-                }
-                log.info("timing batch %d, length %d, %d thread(s)", batch, length, config.threads)
-                in_onnx = {key: onnx_call(session, feeds[key[0]]) for key, session in sessions.items() if key[0] in fitting}
-                in_torch = {(name, "torch"): torch_call(models[name], feeds[name], names[name]) for name in fitting}
-                for calls in (in_onnx, in_torch):
-                    timed = time_in_turns(calls, config.seconds)
-                    rows += [latency_row(*key, config.threads, batch, length, times) for key, times in timed.items()]
+    sessions = {("student", runtime): open_session(path, config.threads) for runtime, path in onnx_files.items()}
+    for name in models.keys() - {"student"}:
+        log.info("exporting %s to ONNX", name)
+        sessions[(name, "onnx")] = session_to_time(models[name], names[name], config.threads)
+    for batch in config.batches:
+        for length in sorted({min(length, longest["student"]) for length in config.lengths}):
+            fitting = [name for name in models if length <= longest[name]]
+            vocabulary = {name: int(models[name].config.vocab_size) for name in fitting}
+            separator = student.config.separator_id
+            feeds = {
+                name: random_batch(vocabulary[name], batch, length, None if name == "bert-base" else separator)
+                for name in fitting
+            }
+            log.info("timing batch %d, length %d, %d thread(s)", batch, length, config.threads)
+            in_onnx = {key: onnx_call(session, feeds[key[0]]) for key, session in sessions.items() if key[0] in fitting}
+            in_torch = {(name, "torch"): torch_call(models[name], feeds[name], names[name]) for name in fitting}
+            for calls in (in_onnx, in_torch):
+                timed = time_in_turns(calls, config.seconds)
+                rows += [latency_row(*key, config.threads, batch, length, times) for key, times in timed.items()]
     torch.set_num_threads(threads)
     return with_speedups(rows), parameter_count(models["bert-base"]) if config.bert_base else None
 

@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from onnxruntime import InferenceSession
 from transformers import BertConfig, BertForSequenceClassification
 
 from adabert_core.config import TargetConfig
 from adabert_core.distillation import separator_of
-from adabert_core.export import INPUTS, export_for_timing, export_student, open_session
+from adabert_core.export import INPUTS, export_student, open_session, session_to_time
 from adabert_core.latency import onnx_call, random_batch, time_in_turns
 from adabert_core.search_space import Genotype
 from adabert_core.storage import Checkpoints
@@ -42,26 +43,25 @@ class Budget:
 
     def milliseconds(self, genotype: Genotype) -> float:
         """The median time of a structure."""
-        return self._known(str(genotype), lambda path: self._student(genotype, path))
+        return self._known(str(genotype), lambda: self._student(genotype))
 
-    def _known(self, name: str, export: Callable[[Path], tuple[int, int | None]]) -> float:
+    def _known(self, name: str, opened: Callable[[], tuple[InferenceSession, int, int | None]]) -> float:
         if name not in self.measured:
-            with tempfile.TemporaryDirectory(prefix="adabert-budget-") as folder:
-                path = Path(folder) / "model.onnx"
-                vocabulary, separator = export(path)
-                call = onnx_call(open_session(path, 1), random_batch(vocabulary, 1, self.length, separator))
-                (times,) = time_in_turns({(name, "onnx"): call}, _SECONDS).values()
+            session, vocabulary, separator = opened()
+            call = onnx_call(session, random_batch(vocabulary, 1, self.length, separator))
+            (times,) = time_in_turns({(name, "onnx"): call}, _SECONDS).values()
             self.measured[name] = statistics.median(times)
             self.checkpoints.save(self.key, self.measured)
         return self.measured[name]
 
-    def _student(self, genotype: Genotype, path: Path) -> tuple[int, int | None]:
+    def _student(self, genotype: Genotype) -> tuple[InferenceSession, int, int | None]:
         labels = list(self.teacher.model.config.id2label.values())
         student = new_student(genotype, self.teacher, labels, self.channels, dropout=0.0).eval()
-        export_student(student, path)
-        return vocabulary_of(self.teacher), separator_of(self.teacher)
+        with tempfile.TemporaryDirectory(prefix="adabert-budget-") as folder:
+            path = Path(folder) / "model.onnx"
+            export_student(student, path)
+            return open_session(path, 1), vocabulary_of(self.teacher), separator_of(self.teacher)
 
-    def _bert_base(self, path: Path) -> tuple[int, int | None]:
+    def _bert_base(self) -> tuple[InferenceSession, int, int | None]:
         model = BertForSequenceClassification(BertConfig()).eval()
-        export_for_timing(model, path, (*INPUTS, "token_type_ids"))
-        return int(model.config.vocab_size), None
+        return session_to_time(model, (*INPUTS, "token_type_ids"), 1), int(model.config.vocab_size), None

@@ -160,18 +160,19 @@ class Tracker:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         client = self._client_or_new()
-        parent = self._parent()
-        tags = {**tags, "mlflow.parentRunId": parent, "mlflow.runName": stage, "adabert.stage": stage}
-        run = client.create_run(client.get_run(parent).info.experiment_id, tags=tags, run_name=stage)
-        params = [Param(name, str(value)[:500]) for name, value in config.items()]
-        client.log_batch(run.info.run_id, params=params)
-        self._run_id = run.info.run_id
+        if not self._run_id:  # else the server went away between the two requests of the first attempt
+            parent = self._parent()
+            tags = {**tags, "mlflow.parentRunId": parent, "mlflow.runName": stage, "adabert.stage": stage}
+            run = client.create_run(client.get_run(parent).info.experiment_id, tags=tags, run_name=stage)
+            self._run_id = run.info.run_id
+        client.log_batch(self._run_id, params=[Param(name, str(value)[:500]) for name, value in config.items()])
         self._monitor = SystemMetricsMonitor(self._run_id, tracking_uri=self.uri)
         self._monitor.start()
 
     def _parent(self) -> str:
         client = self._client_or_new()
         experiment = client.get_experiment_by_name(self.experiment)
+        self._answered = True
         experiment_id = (
             experiment.experiment_id if experiment else client.create_experiment(self.experiment, **_artifacts(self.uri))
         )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from adabert_core.export import INPUTS, export_for_timing, export_int8, export_student, measured_ranges, onnx_logits, open_session
+from adabert_core.export import INPUTS, export_int8, export_student, measured_ranges, onnx_logits, open_session, session_to_time
 from adabert_core.search_space import Genotype, random_genotype
 from adabert_core.student import AdaBertConfig, AdaBertForSequenceClassification
 from adabert_core.tokens import Collator, Ragged, Template, TokenRows
@@ -180,15 +180,14 @@ class TracedWrong(nn.Module):
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "traced wrong"])
-def test_graph_to_be_timed_gives_torchs_logits_for_any_batch_and_length(family, request, tmp_path):
+def test_session_to_time_gives_torchs_logits_for_any_batch_and_length(family, request):
     if family == "traced wrong":
         model, inputs = TracedWrong().eval(), INPUTS
     else:
         folder = request.getfixturevalue(f"{family}_folder")
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         inputs = (*INPUTS, "token_type_ids") if family == "bert" else INPUTS
-    export_for_timing(model, tmp_path / "model.onnx", inputs)
-    session = open_session(tmp_path / "model.onnx", threads=1)
+    session = session_to_time(model, inputs, threads=1)
     for shape in ((1, 9), (5, 31)):
         ids = torch.randint(5, 20, shape)
         batch = {name: ids if name == "input_ids" else torch.full_like(ids, int("mask" in name)) for name in inputs}
