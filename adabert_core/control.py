@@ -5,7 +5,6 @@ Comes in: a finished run folder. Goes out: control/control-SEED.json in it, and 
 
 import dataclasses
 import logging
-import random
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from adabert_core.artifacts import digest_of, read_json, read_manifest, write_js
 from adabert_core.config import RetrainConfig
 from adabert_core.data.dataset import read_dataset
 from adabert_core.runtime import make_accelerator
-from adabert_core.search_space import PRIMITIVES, Genotype, cell_cost, random_genotype
+from adabert_core.search_space import PRIMITIVES, Genotype, cell_cost, random_cells
 from adabert_core.storage import Checkpoints, FolderStore
 from adabert_core.student import AdaBertForSequenceClassification
 from adabert_core.student_training import network_logits, student_thresholds, train_student
@@ -68,24 +67,6 @@ def compare_with_random(run: Path, cells: int, seed: int) -> dict[str, Any]:
     (run / "control").mkdir(exist_ok=True)
     write_json(run / "control" / f"control-{seed}.json", result)
     return result
-
-
-def random_cells(searched: Genotype, costs: list[float], count: int, seed: int) -> list[Genotype]:
-    """Returns `count` random cells of the searched depth that cost at least as much as the searched one.
-
-    Uniform draws that are too cheap are thrown away; after 2,000 such draws the dearest seen takes the place.
-    """
-    rng, floor = random.Random(seed), cell_cost(searched, costs)  # noqa: S311 - an experiment, not a secret
-    found: list[Genotype] = []
-    while len(found) < count:
-        dearest = random_genotype(rng, searched.depth)
-        for _ in range(2000):
-            if cell_cost(dearest, costs) >= floor - 1e-9:
-                break
-            draw = random_genotype(rng, searched.depth)
-            dearest = max(dearest, draw, key=lambda cell: cell_cost(cell, costs))
-        found.append(dearest)
-    return found
 
 
 def _sentence(rows: list[dict[str, Any]]) -> str:

@@ -144,6 +144,24 @@ def random_genotype(rng: random.Random, depth: int) -> Genotype:
     return Genotype(depth, tuple(kept))
 
 
+def random_cells(searched: Genotype, costs: list[float], count: int, seed: int) -> list[Genotype]:
+    """Returns `count` random cells of the searched depth that cost at least as much as the searched one.
+
+    Uniform draws that are too cheap are thrown away; after 2,000 such draws the dearest seen takes the place.
+    """
+    rng, floor = random.Random(seed), cell_cost(searched, costs)  # noqa: S311 - an experiment, not a secret
+    found: list[Genotype] = []
+    while len(found) < count:
+        dearest = random_genotype(rng, searched.depth)
+        for _ in range(2000):
+            if cell_cost(dearest, costs) >= floor - 1e-9:
+                break
+            draw = random_genotype(rng, searched.depth)
+            dearest = max(dearest, draw, key=lambda cell: cell_cost(cell, costs))
+        found.append(dearest)
+    return found
+
+
 def cell_count() -> int:
     """How many cells can be derived: two of each node's edges, on each any operation but zero."""
     operations = (len(PRIMITIVES) - 1) ** KEPT_PER_NODE

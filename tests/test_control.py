@@ -1,7 +1,7 @@
 """The cells a searched one is compared with."""
 
-from adabert_core.control import _sentence, random_cells
-from adabert_core.search_space import Genotype, cell_cost, size_flops_costs
+from adabert_core.control import _sentence
+from adabert_core.search_space import Genotype, cell_cost, random_cells, size_flops_costs
 
 COSTS = size_flops_costs(128)
 EDGES = ((0, 2), (1, 2), (0, 3), (1, 3), (0, 4), (1, 4))

@@ -81,6 +81,13 @@ def test_what_predicts_imports_at_once_only_what_is_always_there(module: str) ->
     assert outside <= BASE
 
 
+def test_command_lines_start_without_what_only_stages_need() -> None:
+    """Importing torch and transformers takes longer than most commands."""
+    code = "import adabert_core.cli, pipelines.run, sys; print({'torch', 'transformers', 'sklearn', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_package_that_an_extra_brings_is_named_with_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
     def imports(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)

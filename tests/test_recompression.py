@@ -28,8 +28,17 @@ def run(tmp_path_factory: pytest.TempPathFactory, learnable_csv: Path, bert_fold
     return output
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take it seconds to make."""
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    client_of(f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.fixture
-def tracking(tmp_path: Path) -> str:
+def tracking(tmp_path: Path, empty: Path) -> str:
+    shutil.copy(empty, tmp_path)
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 

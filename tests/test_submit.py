@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kfp_api_actions import State, check_parameters
 from kfp_api_server import Done
 
 from adabert_core import __version__
-from adabert_core.config import load_run_config
+from adabert_core.config import RunConfig, load_run_config
 from pipelines import connection
 from pipelines.compiled import PRESET, compile_pipeline, pipeline_parameters
 from pipelines.remote import content_digest
@@ -125,11 +126,18 @@ def test_no_cache_reaches_every_task_also_those_in_the_exit_handler(options: lis
     assert {name for name, _ in tasks(spec)} == every | {"fingerprint-data", "exit-handler-1"}
 
 
+def compiled(config: RunConfig, file: Path, *, cache: bool = True) -> None:
+    """In a thread of its own, because kfp reads the whole stack for every setting of every task, and pytest's is deep."""
+    how = Placement("adabert-python:1")
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(compile_pipeline, config, file, how, "", cache=cache).result()
+
+
 def test_compiling_without_cache_leaves_the_next_compilation_as_it_was(tmp_path: Path) -> None:
     config = load_run_config(PRESET)
     files = [tmp_path / f"{name}.yaml" for name in ("before", "without", "after")]
     for file in files:
-        compile_pipeline(config, file, Placement("adabert-python:1"), "", cache=file.stem != "without")
+        compiled(config, file, cache=file.stem != "without")
     before, without, after = map(content_digest, files)
     assert before == after != without
 
@@ -257,7 +265,7 @@ def test_server_that_never_answers_does_not_hold_the_command(command: Command, m
 def test_kfp_command_line_takes_the_compiled_file_as_it_is(verb: str, server: State, tmp_path: Path) -> None:
     config = load_run_config(PRESET)
     file = tmp_path / "adabert_pipeline.yaml"
-    compile_pipeline(config, file, Placement("adabert-python:1"), "")
+    compiled(config, file)
     kfp = [str(Path(sys.executable).with_name("kfp")), "--endpoint", server.url]
     data = {"source": "s3://rows/reviews.csv", "max_train_rows": 100}
     arguments = ["run", verb, "-e", "EXP", "-f", str(file), "seed=1", f"data={json.dumps(data)}"]

@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adabert_core.artifacts import read_json, write_json
-from adabert_core.control import random_cells
 from adabert_core.experiments.matrix import Run
 from adabert_core.experiments.worker import Job
 from adabert_core.runner import is_done_to
-from adabert_core.search_space import PRIMITIVES, Genotype
+from adabert_core.search_space import PRIMITIVES, Genotype, random_cells
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
