@@ -37,12 +37,12 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not here; name a Python 3.11 or later with PYTHON=..."; exit 2; }
 	@echo "making $(VENV) (a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 $(EXTRAS_READY): $(READY)
 	@echo "adding servers and cluster tools to $(VENV)"
-	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev,stack,cluster]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,stack,cluster]'
 	@touch $@
 
 quickstart: $(READY) ## run the main job on the embedded data; the run is left in OUTPUT

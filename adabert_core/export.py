@@ -42,7 +42,7 @@ def export_onnx(model: nn.Module, path: Path, inputs: tuple[str, ...] = INPUTS) 
 
 
 def session_to_time(model: nn.Module, inputs: tuple[str, ...], threads: int) -> onnxruntime.InferenceSession:
-    """Returns a session of a classifier as ONNX: traced, which takes a quarter of the time of `export_onnx`, or by that.
+    """Returns a session of a classifier as ONNX: traced, which takes far less time than `export_onnx`, or by that.
 
     torch deprecates tracing, which fixes in the graph what a model decides by a shape. So a traced graph has to give torch's
     logits for a batch of another shape.

@@ -13,6 +13,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred processes would compile this package each
 
 GOOD = ("good", "great", "fine", "lovely", "superb", "charming")
 BAD = ("bad", "awful", "poor", "dull", "boring", "ugly")
