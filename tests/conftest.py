@@ -23,7 +23,7 @@ LABELS = ["bad", "good"]
 
 
 _LONGEST = (
-    *("test_dag.py", "test_faults.py", "test_run.py", "test_containers.py", "test_sweep.py"),  # of the integration tests
+    *("test_dag.py", "test_faults.py", "test_run.py", "test_sweep.py"),  # of the integration tests
     "test_end_to_end.py",
     "test_planted_structure.py",
     "test_docs.py",
