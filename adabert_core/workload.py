@@ -177,7 +177,7 @@ def _benchmark(config: RunConfig, rows: Rows) -> Work:
     timing = settings.seconds * len(settings.batches) * len(settings.lengths) * models
     test, sizes = rows.lengths["test"], rows.teacher
     longest = max(_SCORED_AT_ONCE * int(test.max()), max(settings.batches) * max(settings.lengths))
-    exported = 5 * (sizes.parameters + (BERT_BASE if settings.bert_base else 0))  # weights, graph, file and session
+    exported = 4 * (sizes.parameters + (BERT_BASE if settings.bert_base else 0))  # weights, graph, file and session
     return Work(
         "benchmark",
         tokens={"scoring": float(test.sum()), "answering": float(3 * test.sum())},
