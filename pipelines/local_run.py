@@ -89,9 +89,8 @@ def run_file(
         run_id.write_text(uuid.uuid4().hex)
     told = {"KFP_RUN_ID": run_id.read_text(), "ADABERT_RUN_NAME": name, "ADABERT_ERROR_FILE": str(sentence)}
     bytecode = tasks / "bytecode"
-    runner = (
-        _docker_runner(containers, {**told, "PYTHONPYCACHEPREFIX": str(bytecode)}) if containers else _subprocess_runner(told)
-    )
+    seen_inside = {**told, "PYTHONPYCACHEPREFIX": str(bytecode)}
+    runner = _docker_runner(containers, seen_inside) if containers else _subprocess_runner(told)
     local.init(runner, pipeline_root=str(tasks), workspace_root=str(root / "workspace"), enable_caching=cache)
     try:
         with narrowed_output(log):
