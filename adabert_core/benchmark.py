@@ -5,6 +5,7 @@ Comes in: every earlier directory. Goes out: BenchmarkDir with report.json, repo
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from adabert_core.config import BenchmarkConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.early_warnings import unmet_target
 from adabert_core.export import FP32, INPUTS, INT8, onnx_logits, open_session, session_to_time
-from adabert_core.latency import latency_row, onnx_call, random_batch, time_in_turns, torch_call, with_speedups
+from adabert_core.latency import Timed, latency_row, onnx_call, random_batch, time_in_turns, torch_call, with_speedups
 from adabert_core.report import SCHEMA_VERSION, comparable, findable, headline_latency, table_markdown, verdict
 from adabert_core.report_html import write_html, write_pictures
 from adabert_core.reproduce import reproduction
@@ -173,7 +174,10 @@ def student_errors(dataset: Dataset, teacher: np.ndarray, student: np.ndarray, l
 def time_all(
     config: BenchmarkConfig, teacher: Teacher, student: AdaBertForSequenceClassification, onnx_files: dict[str, Path]
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """Latency rows of student, teacher and, if asked for, BERT-base, with BERT-base's parameter count."""
+    """Latency rows of student, teacher and, if asked for, BERT-base, with BERT-base's parameter count.
+
+    On the CPU in ONNX and torch, and where there is a GPU in torch on that, too.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     models: dict[str, Any] = {"student": student, "teacher": teacher.model.eval()}
@@ -201,13 +205,22 @@ def time_all(
                 for name in fitting
             }
             log.info("timing batch %d, length %d, %d thread(s)", batch, length, config.threads)
-            in_onnx = {key: onnx_call(session, feeds[key[0]]) for key, session in sessions.items() if key[0] in fitting}
-            in_torch = {(name, "torch"): torch_call(models[name], feeds[name], names[name]) for name in fitting}
-            for calls in (in_onnx, in_torch):
-                timed = time_in_turns(calls, config.seconds)
-                rows += [latency_row(*key, config.threads, batch, length, times) for key, times in timed.items()]
+            calls = {key: onnx_call(session, feeds[key[0]]) for key, session in sessions.items() if key[0] in fitting}
+            rows += rows_in_turns(calls, config, batch, length)
+            for device, runtime in [("cpu", "torch"), ("cuda", "torch-cuda")][: 1 + torch.cuda.is_available()]:
+                placed = {name: models[name].to(device) for name in fitting}
+                calls = {(name, runtime): torch_call(model, feeds[name], names[name], device) for name, model in placed.items()}
+                rows += rows_in_turns(calls, config, batch, length)
     torch.set_num_threads(threads)
     return with_speedups(rows), parameter_count(models["bert-base"]) if config.bert_base else None
+
+
+def rows_in_turns(
+    calls: dict[Timed, Callable[[], None]], config: BenchmarkConfig, batch: int, length: int
+) -> list[dict[str, Any]]:
+    """Latency rows of models that take turns over one setting."""
+    timed = time_in_turns(calls, config.seconds)
+    return [latency_row(*key, config.threads, batch, length, times) for key, times in timed.items()]
 
 
 def parameter_count(model: torch.nn.Module) -> int:

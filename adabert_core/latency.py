@@ -87,13 +87,17 @@ def random_batch(vocab_size: int, batch: int, length: int, separator_id: int | N
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": segments}
 
 
-def torch_call(model: torch.nn.Module, batch: dict[str, np.ndarray], names: tuple[str, ...]) -> Callable[[], None]:
-    """Returns a callable that runs a torch classifier once in fp32."""
-    tensors = {name: torch.from_numpy(batch[name]) for name in names}
+def torch_call(
+    model: torch.nn.Module, batch: dict[str, np.ndarray], names: tuple[str, ...], device: str = "cpu"
+) -> Callable[[], None]:
+    """Returns a callable that runs a torch classifier, which is on `device`, once in fp32, and waits for the end of it."""
+    tensors = {name: torch.from_numpy(batch[name]).to(device) for name in names}
 
     def call() -> None:
         with torch.inference_mode():
             model(**tensors)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return call
 

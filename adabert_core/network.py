@@ -1,4 +1,4 @@
-"""The network: embedding -> K cells -> head. One class serves as supernet (all candidates) and student (one per edge).
+"""The network: embedding (for pairs an alignment) -> K cells -> head. One class serves as supernet and as student.
 
 Comes in: token ids and attention mask. Goes out: one summary s_m per layer 0..K, and logits at any depth.
 Because both nets share these classes and their parameter names, a student inherits by key from a supernet.
@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from adabert_core.alignment import Alignment
 from adabert_core.operations import Positions, make_operation
 from adabert_core.search_space import INPUTS, NODES
 
@@ -27,9 +28,9 @@ class Embedding(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, ids: Tensor, positions: Positions, segment: int) -> Tensor:
-        """Ids (B, L) -> (B, L, C), zero at pads."""
-        x = self.word(ids) + self.position(torch.arange(ids.shape[1], device=ids.device))
+    def forward(self, words: Tensor, positions: Positions, segment: int) -> Tensor:
+        """Word vectors (B, L, C) -> (B, L, C), zero at pads."""
+        x = words + self.position(torch.arange(words.shape[1], device=words.device))
         if self.segment is not None:
             x = x + self.segment.weight[segment]
         return positions.clear(self.dropout(self.norm(x)))
@@ -78,7 +79,10 @@ class Cell(nn.Module):
 
 
 class AdaBertNetwork(nn.Module):
-    """Embedding, `depth` cells and the head r_K = sum of softmax(b_K)_k s_k -> tanh -> dropout -> linear."""
+    """Embedding, `depth` cells and the head r_K = sum of softmax(b_K)_k s_k -> tanh -> dropout -> linear.
+
+    With `alignment` the texts of a pair are compared word by word before the first cell.
+    """
 
     def __init__(
         self,
@@ -92,10 +96,12 @@ class AdaBertNetwork(nn.Module):
         depths: Sequence[int],
         separator_id: int | None,
         dropout: float,
+        alignment: bool = False,
     ) -> None:
         super().__init__()
         self.separator_id = separator_id
         self.embedding = Embedding(vocab_size, channels, max_length, dropout, pair=separator_id is not None)
+        self.alignment = Alignment(channels) if alignment else None
         self.cells = nn.ModuleList(Cell(channels, candidates) for _ in range(depth))
         self.depth_weights = nn.ParameterDict({str(k): nn.Parameter(torch.zeros(k + 1)) for k in depths})
         self.dropout = nn.Dropout(dropout)
@@ -110,12 +116,16 @@ class AdaBertNetwork(nn.Module):
         """Ids and mask (B, L) -> s (depth + 1, B, C): the mean over real positions of the embedding and of every cell."""
         if self.separator_id is None:
             positions = Positions.of(attention_mask, self.training)
-            first = second = self.embedding(input_ids, positions, 0)
+            first = second = self.embedding(self.embedding.word(input_ids), positions, 0)
             start = positions.mean(first)
         else:
             (ids_a, mask_a), (ids_b, mask_b) = split_pair(input_ids, attention_mask, self.separator_id)
             own_a, own_b = Positions.of(mask_a, self.training), Positions.of(mask_b, self.training)
-            first, second = self.embedding(ids_a, own_a, 0), self.embedding(ids_b, own_b, 1)
+            words_a, words_b = self.embedding.word(ids_a), self.embedding.word(ids_b)
+            first, second = self.embedding(words_a, own_a, 0), self.embedding(words_b, own_b, 1)
+            if self.alignment is not None:
+                compared_a, compared_b = self.alignment(words_a, words_b, mask_a, mask_b)
+                first, second = own_a.clear(first + compared_a), own_b.clear(second + compared_b)
             positions = Positions.of(torch.maximum(mask_a, mask_b), self.training)
             start = (own_a.mean(first) + own_b.mean(second)) / 2
         states = [start]

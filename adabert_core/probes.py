@@ -45,6 +45,7 @@ def fit_probes(
     batch_size: int = 512,
     generator: torch.Generator,
     loss: Callable[[Tensor, Tensor], Tensor] = label_cross_entropy,
+    device: torch.device | str = "cpu",
 ) -> Probes:
     """Returns probes fitted by Adam on all layers at once, with standardised inputs folded into the weights.
 
@@ -56,21 +57,22 @@ def fit_probes(
         batch_size: rows a step.
         generator: draws the order of the rows.
         loss: of outputs (n, classes) and labels (n, ...), a mean over n.
+        device: where they are fitted; what is returned is on the CPU.
     """
     rows, layers, width = states.shape
     sample = torch.from_numpy(np.asarray(states[:: max(rows // 20_000, 1)], dtype=np.float32))
-    mean, scale = sample.mean(0), sample.std(0).clamp(min=1e-6)
-    weight = torch.zeros(layers, width, classes, requires_grad=True)
-    bias = torch.zeros(layers, classes, requires_grad=True)
+    mean, scale = sample.mean(0).to(device), sample.std(0).clamp(min=1e-6).to(device)
+    weight = torch.zeros(layers, width, classes, device=device, requires_grad=True)
+    bias = torch.zeros(layers, classes, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([weight, bias], lr=2e-3, weight_decay=1e-4)
     steps = epochs * -(-rows // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     targets = torch.from_numpy(labels)
     for _ in range(epochs):
         for index in torch.randperm(rows, generator=generator).split(batch_size):
-            batch = torch.from_numpy(np.asarray(states[np.sort(index.numpy())], dtype=np.float32))
+            batch = torch.from_numpy(states[np.sort(index.numpy())]).to(device, torch.float32)
             logits = torch.einsum("bjh,jhc->bjc", (batch - mean) / scale, weight) + bias
-            wanted = targets[index.sort().values].repeat_interleave(layers, 0)
+            wanted = targets[index.sort().values].to(device).repeat_interleave(layers, 0)
             value = loss(logits.flatten(0, 1), wanted) * layers
             optimizer.zero_grad()
             value.backward()
@@ -78,4 +80,5 @@ def fit_probes(
             schedule.step()
     with torch.no_grad():
         folded = weight / scale.unsqueeze(-1)
-        return Probes(folded.detach(), (bias - torch.einsum("jh,jhc->jc", mean, folded)).detach())
+        shifted = bias - torch.einsum("jh,jhc->jc", mean, folded)
+        return Probes(folded.detach().cpu(), shifted.detach().cpu())

@@ -19,6 +19,7 @@ from onnx import TensorProto
 from onnx.helper import make_tensor_value_info
 from torch import Tensor, nn
 
+from adabert_core.alignment import OUT_OF_REACH
 from adabert_core.arithmetic import Arithmetic
 from adabert_core.network import AdaBertNetwork, Cell, Embedding
 from adabert_core.onnx_graph import Graph
@@ -126,7 +127,7 @@ class StudentGraph:
         """Both inputs of the first cell and, for pairs, the means (B, C) of each over its own text."""
         embedding, separator = self.network.embedding, self.network.separator_id
         if separator is None:
-            state = State(self._embedding(embedding, "input_ids", 0, share, "embedding"), share)
+            state = State(self._embedding(embedding, self._words(embedding, "input_ids"), 0, share, "embedding"), share)
             return state, state, []
         add = self.graph.add
         marks = add("Cast", add("Equal", "input_ids", separator), to=TensorProto.INT64)
@@ -137,22 +138,29 @@ class StudentGraph:
         source = add("Min", add("Add", self.span, length_a), add("Sub", self.length, [1]))
         ids_b = add("GatherElements", "input_ids", source, axis=1)
         mask_b = add("Cast", add("Less", self.span, length_b), to=TensorProto.FLOAT)
+        texts = (("input_ids", mask_a), (ids_b, mask_b))
+        words = [self._words(embedding, ids) for ids, _ in texts]
+        compared = self._compared(words, [mask for _, mask in texts], share)
         found, means = [], []
-        for segment, (ids, mask) in enumerate((("input_ids", mask_a), (ids_b, mask_b))):
-            rows = self._embedding(embedding, ids, segment, share, f"text{segment}.rows")
+        for segment, (_, mask) in enumerate(texts):
+            rows = self._embedding(embedding, words[segment], segment, share, f"text{segment}.embedding")
+            rows = self._total([rows, *compared[segment : segment + 1]])
             rows = add("Mul", rows, add("Reshape", mask, [-1, 1]), name=f"text{segment}")
             means.append(add("Mul", self._mean(rows, mask), 0.5))
             found.append(State(rows, share))
         self.mask = add("Max", mask_a, mask_b)
         return found[0], found[1], means
 
-    def _embedding(self, embedding: Embedding, ids: str, segment: int, share: float, name: str) -> str:
-        """`share` times the normalised vectors of ids (B, L) -> (B * L, C)."""
+    def _words(self, embedding: Embedding, ids: str) -> str:
+        """Word vectors (B, L, C) of ids (B, L)."""
+        return self.arithmetic.look_up(self.graph, _array(embedding.word.weight), ids)
+
+    def _embedding(self, embedding: Embedding, words: str, segment: int, share: float, name: str) -> str:
+        """`share` times the normalised vectors of words (B, L, C) -> (B * L, C)."""
         places = _array(embedding.position.weight)
         if embedding.segment is not None:
             places = places + _array(embedding.segment.weight)[segment]
         place = self.graph.add("Slice", places, [0], self.length)
-        words = self.arithmetic.look_up(self.graph, _array(embedding.word.weight), ids)
         scale, shift = (share * _array(part) for part in (embedding.norm.weight, embedding.norm.bias))
         normed = self.graph.add(
             "LayerNormalization",
@@ -162,6 +170,34 @@ class StudentGraph:
             epsilon=embedding.norm.eps,
         )
         return self.graph.add("Reshape", normed, [-1, self.channels], name=name)
+
+    def _compared(self, words: list[str], masks: list[str], share: float) -> list[str]:
+        """`share` times what the alignment adds to both texts, (B * L, C) each; nothing where the student has none."""
+        alignment, add = self.network.alignment, self.graph.add
+        if alignment is None:
+            return []
+        scale = float(np.sqrt(self.channels))
+        units = []
+        for vectors, mask in zip(words, masks, strict=True):
+            norm = add("Max", add("ReduceL2", vectors, [-1]), 1e-12)
+            units.append(add("Mul", add("Div", vectors, norm), add("Mul", add("Unsqueeze", mask, [2]), scale)))
+        likeness = add("MatMul", units[0], add("Transpose", units[1], perm=[0, 2, 1]))
+        likeness = add("Mul", likeness, alignment.sharpness.item() / self.channels)
+        weight, found = _array(alignment.compare.weight).T, []
+        for text, matrix in enumerate((likeness, add("Transpose", likeness, perm=[0, 2, 1]))):
+            pads = add("Mul", add("Sub", masks[1 - text], 1.0), -OUT_OF_REACH)
+            shares = add("Softmax", add("Add", matrix, add("Unsqueeze", pads, [1])), axis=-1)
+            aligned = add("MatMul", shares, units[1 - text])
+            features = {
+                "difference": add("Abs", add("Sub", units[text], aligned)),
+                "agreement": add("Mul", units[text], aligned),
+            }
+            rows = [add("Reshape", part, [-1, self.channels], name=f"text{text}.{name}") for name, part in features.items()]
+            weights = list(zip(rows, np.split(share * weight, 2), strict=True))
+            joined = add("Concat", *(self._positive(row) for row in rows), axis=1)
+            bias = share * _array(alignment.compare.bias)
+            found.append(self.arithmetic.multiply(self.graph, joined, weights, bias, f"text{text}.compared"))
+        return found
 
     def _number_rows(self) -> None:
         """Numbers the real positions from 1 on, in the order of the rows, with zeros at pads and around: (B, L + reach)."""

@@ -159,6 +159,7 @@ def new_student(
         separator_id=separator_of(teacher),
         dropout=dropout,
         architecture=architecture,
+        alignment=teacher.pair and architecture == "adabert",
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
         pad_token_id=teacher.template.pad_id,

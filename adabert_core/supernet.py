@@ -83,5 +83,6 @@ def build_supernet(
         depths=range(1, k_max + 1),
         separator_id=separator_id,
         dropout=dropout,
+        alignment=separator_id is not None,
     )
     return Supernet(network, k_max, num_labels, generator, task)

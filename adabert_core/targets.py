@@ -139,7 +139,15 @@ def fit_on_states(
         rows, labels = Collator(rows.rows.take(drawn), rows.template), labels[drawn]
     states, logits = scorer.states(rows, scratch)
     task = scorer.task
-    found = fit_probes(states, labels, len(task.labels), epochs=config.probe_epochs, generator=generator, loss=task.hard_loss)
+    found = fit_probes(
+        states,
+        labels,
+        len(task.labels),
+        epochs=config.probe_epochs,
+        generator=generator,
+        loss=task.hard_loss,
+        device=scorer.accelerator.device,
+    )
     probes = Probes(*task.fold(found.weight, found.bias))
     saved = {"weight": probes.weight, "bias": probes.bias}
     if len(labels) == count:

@@ -36,6 +36,13 @@ from pipelines.sweep import compile_cases
     help="Folder of the runs; what experiments have in common is computed once in it.",
 )
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Runs at a time; default: the cores over `threads`.")
+@click.option(
+    "--benchmarks",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Benchmarks at a time; more than one takes latencies beside each other, on a machine with cores to spare.",
+)
 @click.option("--results", type=click.Path(path_type=Path), default=Path("docs/results"), show_default=True)
 @click.option("--page", type=click.Path(path_type=Path), default=Path("docs/RESULTS.md"), show_default=True)
 @click.option("--note", default="", help="A sentence for the table, e.g. 'Times were taken beside other work.'")
@@ -52,6 +59,7 @@ def experiments(
     variants: tuple[str, ...],
     output: Path,
     workers: int,
+    benchmarks: int,
     results: Path,
     page: Path,
     note: str,
@@ -78,7 +86,7 @@ def experiments(
     show_log(sys.stderr)
     workshop = Workshop(output, experiment.name, experiment.threads)
     count = workers or max((os.cpu_count() or 1) // experiment.threads, 1)
-    failed = workshop.work_off(runs, count)
+    failed = workshop.work_off(runs, count, benchmarks)
     done = [run for run in runs if run.key not in failed]
     if done:
         click.echo(publish(experiment, workshop, done, results, page, _said(file, overrides, tasks, variants, experiment), note))

@@ -62,6 +62,7 @@ def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40):
         genotype=json.loads(genotype.to_json()),
         separator_id=separator_id,
         num_labels=classes,
+        alignment=separator_id is not None,
     )
     model = AdaBertForSequenceClassification(config).eval()
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """The runs of an experiment side by side, each in a process of its own, as many at a time as fit the cores.
 
 Comes in: runs, a folder. Goes out: the same folder with every run finished, and why those that are not have failed. Training
-goes side by side; the benchmarks follow one after the other, so that no run's latency is taken beside another run.
+goes side by side; the benchmarks follow, unless asked one after the other, so that no run's latency is taken beside another run.
 """
 
 import dataclasses
@@ -40,10 +40,10 @@ class Workshop:
         """Where a run's stages, job and log lie."""
         return self.runs / run.key
 
-    def work_off(self, runs: Sequence[Run], workers: int) -> dict[str, str]:
+    def work_off(self, runs: Sequence[Run], workers: int, benchmarks: int = 1) -> dict[str, str]:
         """Runs everything that is not done yet; returns why the runs of which keys have failed."""
         failed: dict[str, str] = {}
-        for last, count in (("retrain", workers), ("benchmark", 1)):
+        for last, count in (("retrain", workers), ("benchmark", benchmarks)):
             self._phase([run for run in runs if run.key not in failed], last, count, failed)
         return failed
 
