@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -126,19 +127,21 @@ def _define_mlflow_model() -> None:
     from mlflow.models import set_model
     from mlflow.pyfunc import PythonModel
 
-    class StudentModel(PythonModel):
-        def load_context(self, context: Any) -> None:
-            threads = int(os.environ.get("ADABERT_THREADS", "1"))
-            precision = os.environ.get("ADABERT_PRECISION", "auto")
-            self.predictor = Predictor(Path(context.artifacts["student"]), threads, precision)
+    with warnings.catch_warnings(record=True):  # MLflow asks for type hints, which it would read as a schema; no filter stops it
 
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - MLflow reads hints as a schema
-            texts = model_input["text"].astype(str).tolist()
-            if "text_b" in model_input:
-                texts = list(zip(texts, model_input["text_b"].astype(str), strict=True))
-            columns = COLUMNS[self.predictor.problem_type]
-            found = pd.DataFrame(self.predictor(texts), columns=list(columns))
-            return found.assign(**{name: found[name].map(json.dumps) for name in ("labels", "scores") if name in columns})
+        class StudentModel(PythonModel):
+            def load_context(self, context: Any) -> None:
+                threads = int(os.environ.get("ADABERT_THREADS", "1"))
+                precision = os.environ.get("ADABERT_PRECISION", "auto")
+                self.predictor = Predictor(Path(context.artifacts["student"]), threads, precision)
+
+            def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+                texts = model_input["text"].astype(str).tolist()
+                if "text_b" in model_input:
+                    texts = list(zip(texts, model_input["text_b"].astype(str), strict=True))
+                columns = COLUMNS[self.predictor.problem_type]
+                found = pd.DataFrame(self.predictor(texts), columns=list(columns))
+                return found.assign(**{name: found[name].map(json.dumps) for name in ("labels", "scores") if name in columns})
 
     set_model(StudentModel())
 

@@ -60,6 +60,7 @@ def in_process(tmp_path_factory: pytest.TempPathFactory, learnable_csv: Path, be
     arguments += ["--stage-cache", str(output.parent / "cache")]
     done = subprocess.run(command(output, *arguments), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     assert "The student keeps" in done.stdout
     return output
 
