@@ -253,7 +253,7 @@ def headline(report: dict[str, Any]) -> dict[str, float]:
     if report["student"]["int8"]:
         found["student_int8_test_score"] = report["student"]["metrics"]["test"]["int8"]["score"]
     for row in report["latency"]:
-        if row["model"] == "student" and row["runtime"] != "torch" and row["batch"] == 1:
+        if row["model"] == "student" and row["runtime"].startswith("onnx") and row["batch"] == 1:
             found[f"student_{row['runtime'].replace('-', '_')}_b1_l{row['length']}_ms"] = row["p50_ms"]
             if "speedup_vs_bert_base" in row:
                 found[f"speedup_vs_bert_base_l{row['length']}"] = row["speedup_vs_bert_base"]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from adabert_core.artifacts import write_json
+from adabert_core.benchmark import headline
 from adabert_core.errors import UserError
 from adabert_core.report import comparable, headline_latency, load_report, matching, table, table_markdown, table_text, verdict
 
@@ -96,6 +97,18 @@ def test_headline_is_the_student_in_onnx_at_the_greatest_length_of_the_smallest_
     report = small_report()
     report["latency"] += [{**row("student", 512, 1.0), "batch": 8}, {**row("student", 256, 1.0), "runtime": "torch"}]
     assert (headline_latency(report)["batch"], headline_latency(report)["length"]) == (1, 128)
+
+
+def test_figures_that_runs_are_compared_by_are_of_onnx_wherever_else_the_models_were_timed() -> None:
+    report = small_report()
+    report["student"]["int8"] = None
+    expected = headline(report)
+    assert expected["speedup_vs_bert_base_l128"] == 30
+    elsewhere = {"p50_ms": 7.0, "speedup_vs_bert_base": 2.0}
+    report["latency"] += [
+        line | elsewhere | {"runtime": runtime} for line in report["latency"] for runtime in ("torch", "torch-cuda")
+    ]
+    assert headline(report) == expected
 
 
 def test_matching_needs_the_same_setting() -> None:
