@@ -307,7 +307,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         node = child
     text_key = key in {"data.source", "data.unlabeled", "data.label", "data.text"} and not value.startswith("[")
     try:
-        node[leaf] = value if text_key else yaml.safe_load(value)
+        node[leaf] = value if text_key or not value else yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not valid YAML.") from error
 

@@ -44,6 +44,10 @@ def test_column_names_that_look_like_values_stay_text(preset):
     assert (config.data.label, config.data.source, config.data.text) == ("1", "2020", ["q", "a"])
 
 
+def test_tracking_is_switched_off_as_a_shell_passes_an_empty_word(preset):
+    assert load_run_config(preset(""), ["tracking_uri="]).tracking_uri == ""
+
+
 def test_shared_keys_reach_every_stage_that_has_them_and_sets_none_itself():
     config = parse_run_config({"seed": 5, "device": "cpu", "precision": "fp32", "search": {"seed": 9, "device": "auto"}})
     assert (config.teacher.seed, config.targets.seed, config.search.seed, config.retrain.seed) == (5, 5, 9, 5)
