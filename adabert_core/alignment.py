@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 SHARPNESS = 10.0  # to begin with: the same word weighs e^10 times as much as one that has nothing to do with it
 OUT_OF_REACH = -1e4
+LEAST_NORM = 1e-3  # a word of zeros has no direction, and must not have an endless gradient
 
 
 class Alignment(nn.Module):
@@ -35,4 +36,4 @@ class Alignment(nn.Module):
 def unit_rms(words: Tensor, mask: Tensor) -> Tensor:
     """Vectors (B, L, C) with a root mean square of 1, and zeros at pads."""
     scale = words.shape[-1] ** 0.5
-    return nn.functional.normalize(words.float(), dim=-1) * scale * mask.unsqueeze(-1)
+    return nn.functional.normalize(words.float(), dim=-1, eps=LEAST_NORM) * scale * mask.unsqueeze(-1)

@@ -131,7 +131,8 @@ def scoring(config: RunConfig, data: Dataset, teacher: Teacher, rows: Collator, 
     states = torch.cat(pooled).half().numpy()
     labels = np.arange(len(states)) % len(data.labels)
     started = time.perf_counter()
-    fit_probes(states, labels, len(data.labels), epochs=1, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    fit_probes(states, labels, len(data.labels), epochs=1, generator=generator, device=accelerator.device)
     return {"scoring": scorer.seconds / scorer.tokens, "probes": (time.perf_counter() - started) / len(states)}
 
 

@@ -5,6 +5,7 @@ bytes of the network over the ceilings that a large product and a large copy rea
 """
 
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -25,7 +26,8 @@ from adabert_core.onnx_graph import Graph
 from adabert_core.serving import Predictor, padded
 
 TEXT = "the film is a gripping , well acted story that never quite manages to escape the limits of its own rather thin premise"
-_PRODUCTS = ("Gemm", "MatMulIntegerToFloat")
+_WEIGHTED = ("Gemm", "MatMulIntegerToFloat")
+_PRODUCTS = (*_WEIGHTED, "MatMul", "FusedMatMul")
 _MANY = 512  # texts of a throughput measurement
 _RUNS = 300  # of a profiled session
 _COPIED = 1 << 26  # bytes: more than any cache
@@ -42,16 +44,16 @@ def profile(folder: Path, text: str | tuple[str, str] = TEXT, seconds: float = 2
     found = []
     for name, predictor in predictors.items():
         us = {part: 1e3 * statistics.median(times[(name, part)]) for part in ("tokenizer", "arrays", "session", "answer", "all")}
-        operators = operator_times(predictor.model, *padded(predictor.tokenize([text])), us["session"])
-        ids = predictor.tokenize([text])[0]
-        operations, moved = work(predictor.model, len(ids))
+        ids, mask = padded(predictor.tokenize([text]))
+        operators = operator_times(predictor.model, ids, mask, us["session"])
+        operations, moved = work(predictor.model, ids, mask)
         speed = operations_per_second(name, seconds / 4)
         started = time.perf_counter()
         predictor([text] * _MANY)
         found.append(
             {
                 "precision": name,
-                "tokens": len(ids),
+                "tokens": ids.shape[1],
                 "parts_us": {part: round(us[part], 1) for part in ("tokenizer", "arrays", "session", "answer")},
                 "operators_us": {operator: round(value, 1) for operator, value in operators.items()},
                 "p50_us": round(us["all"], 1),
@@ -108,14 +110,7 @@ def operator_times(model: Path, ids: np.ndarray, mask: np.ndarray, session_us: f
 
     The profiler slows down and cuts off fractions, so its shares are applied to the time of the session without it.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.enable_profiling, options.profile_file_prefix = True, f"{scratch}/profile"
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        for _ in range(_RUNS):
-            session.run(None, {"input_ids": ids, "attention_mask": mask})
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    events = _events(model, ids, mask, _RUNS)
     spent: Counter[str] = Counter()
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith("kernel_time"):
@@ -125,21 +120,45 @@ def operator_times(model: Path, ids: np.ndarray, mask: np.ndarray, session_us: f
     return {operator: us / sum(spent.values()) * session_us for operator, us in spent.most_common()}
 
 
-def work(model: Path, length: int) -> tuple[int, int]:
-    """Returns operations (two a multiply-add) and bytes of one text: every weight once, and the rows of its words."""
+def work(model: Path, ids: np.ndarray, mask: np.ndarray) -> tuple[int, int]:
+    """Returns operations (two a multiply-add) and bytes for a batch: every weight of a product once, and the rows of its words.
+
+    The shapes of the products are those of one run, since a pair of texts is cut to the longer one inside the graph.
+    """
     graph = onnx.load(model).graph
-    constants = {constant.name: constant for constant in graph.initializer}
-    operations = moved = 0
-    for node in graph.node:
-        sizes = {name: tuple(constants[name].dims) for name in node.input if name in constants}
-        moved_each = {name: numpy_helper.to_array(constants[name]).nbytes for name in sizes}
-        if node.op_type == "Gather" and node.input[0] in sizes:
-            moved += length * moved_each[node.input[0]] // sizes[node.input[0]][0]
-        elif node.op_type in _PRODUCTS:
-            rows = length if node.name.endswith(".product") else 1
-            operations += 2 * rows * sizes[node.input[1]][0] * sizes[node.input[1]][1]
-            moved += sum(moved_each.values())
+    constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
+    weights = [name for node in graph.node if node.op_type in _WEIGHTED for name in node.input if name in constants]
+    tables = {constants[node.input[0]].shape for node in graph.node if node.op_type == "Gather" and node.input[0] in constants}
+    operations, moved = 0, sum(constants[name].nbytes for name in weights)
+    for event in _events(model, ids, mask, runs=1):
+        if event["cat"] == "Node" and event["name"].endswith("kernel_time"):
+            operator, ((_, first), *_), ((kind, made), *_) = _shapes(event["args"])
+            if operator in _PRODUCTS:
+                operations += 2 * math.prod(made) * first[-1]
+            elif operator == "Gather" and first in tables:
+                moved += math.prod(made) * np.dtype({"float": "float32"}.get(kind, kind)).itemsize
     return operations, moved
+
+
+def _shapes(arguments: dict[str, Any]) -> tuple[str, list[tuple[str, tuple[int, ...]]], list[tuple[str, tuple[int, ...]]]]:
+    """An operator's name and the type and shape of what came in and went out."""
+    found = (
+        [(kind, tuple(s)) for each in arguments[f"{way}_type_shape"] for kind, s in each.items()] for way in ("input", "output")
+    )
+    given, made = found
+    return arguments["op_name"], given or [("", ())], made or [("", ())]
+
+
+def _events(model: Path, ids: np.ndarray, mask: np.ndarray, runs: int) -> list[dict[str, Any]]:
+    """What onnxruntime's profiler writes down of some runs on one thread."""
+    with tempfile.TemporaryDirectory() as scratch:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.enable_profiling, options.profile_file_prefix = True, f"{scratch}/profile"
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        for _ in range(runs):
+            session.run(None, {"input_ids": ids, "attention_mask": mask})
+        return json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
 
 
 def operations_per_second(precision: str, seconds: float) -> float:

@@ -3,7 +3,7 @@
 Comes in: a trained student, and for int8 the ranges of its states. Goes out: a model with inputs (batch, length) of int64 and
 logits (batch, classes). What the network writes as many operations is put together where that is the same function:
   - Every state is a table of rows (batch * length, C). The convolutions that add up to one state are one matrix product over
-    the rows around each position; a row outside the text is a row of zeros, so no mask is applied anywhere else.
+    the rows around each position; a row outside the text is a row of zeros, so no mask is applied to it.
   - ReLU and the pools commute with positive factors, so the shares of nodes and depths go into the weights.
   - A node that no other node reads is added to its cell's output at once. The last cell is only averaged, and the average
     goes through a convolution before its weights do.
@@ -19,7 +19,7 @@ from onnx import TensorProto
 from onnx.helper import make_tensor_value_info
 from torch import Tensor, nn
 
-from adabert_core.alignment import OUT_OF_REACH
+from adabert_core.alignment import LEAST_NORM, OUT_OF_REACH
 from adabert_core.arithmetic import Arithmetic
 from adabert_core.network import AdaBertNetwork, Cell, Embedding
 from adabert_core.onnx_graph import Graph
@@ -75,10 +75,7 @@ class StudentGraph:
         shares = _softmax(self.network.depth_weights[str(self.depth)])
         add = self.graph.add
         self.mask = add("Cast", "attention_mask", to=TensorProto.FLOAT)  # (B, L)
-        self.shape = add("Shape", "input_ids")
-        self.table_shape = add("Concat", self.shape, [self.channels], axis=0)  # (B, L, C)
-        self.length = add("Shape", "input_ids", start=1, end=2)  # (1,)
-        self.span = add("Range", 0, add("Squeeze", self.length), 1)  # (L,)
+        self._measure("input_ids")
         first, second, means = self._embedded(shares[0])
         self._number_rows()
         self.nothing = first.tensor  # times zero, for a sum without terms
@@ -123,8 +120,19 @@ class StudentGraph:
             states.append(State(tensor, own))
         return output
 
+    def _measure(self, ids: str) -> None:
+        """Takes the sizes of the tables from ids (B, L)."""
+        add = self.graph.add
+        self.shape, self.count = add("Shape", ids), add("Size", ids)
+        self.table_shape = add("Concat", self.shape, [self.channels], axis=0)  # (B, L, C)
+        self.length = add("Shape", ids, start=1, end=2)  # (1,)
+        self.span = add("Range", 0, add("Squeeze", self.length), 1)  # (L,)
+
     def _embedded(self, share: float) -> tuple[State, State, list[str]]:
-        """Both inputs of the first cell and, for pairs, the means (B, C) of each over its own text."""
+        """Both inputs of the first cell and, for pairs, the means (B, C) of each over its own text.
+
+        From here on a pair is two texts side by side, as long as the longest of the batch.
+        """
         embedding, separator = self.network.embedding, self.network.separator_id
         if separator is None:
             state = State(self._embedding(embedding, self._words(embedding, "input_ids"), 0, share, "embedding"), share)
@@ -138,7 +146,10 @@ class StudentGraph:
         source = add("Min", add("Add", self.span, length_a), add("Sub", self.length, [1]))
         ids_b = add("GatherElements", "input_ids", source, axis=1)
         mask_b = add("Cast", add("Less", self.span, length_b), to=TensorProto.FLOAT)
-        texts = (("input_ids", mask_a), (ids_b, mask_b))
+        width = add("Reshape", add("ReduceMax", add("Max", length_a, length_b)), [1])
+        ids_a, mask_a, ids_b, mask_b = (add("Slice", full, [0], width, [1]) for full in ("input_ids", mask_a, ids_b, mask_b))
+        self._measure(ids_a)
+        texts = ((ids_a, mask_a), (ids_b, mask_b))
         words = [self._words(embedding, ids) for ids, _ in texts]
         compared = self._compared(words, [mask for _, mask in texts], share)
         found, means = [], []
@@ -179,7 +190,7 @@ class StudentGraph:
         scale = float(np.sqrt(self.channels))
         units = []
         for vectors, mask in zip(words, masks, strict=True):
-            norm = add("Max", add("ReduceL2", vectors, [-1]), 1e-12)
+            norm = add("Max", add("ReduceL2", vectors, [-1]), LEAST_NORM)
             units.append(add("Mul", add("Div", vectors, norm), add("Mul", add("Unsqueeze", mask, [2]), scale)))
         likeness = add("MatMul", units[0], add("Transpose", units[1], perm=[0, 2, 1]))
         likeness = add("Mul", likeness, alignment.sharpness.item() / self.channels)
@@ -196,17 +207,16 @@ class StudentGraph:
             weights = list(zip(rows, np.split(share * weight, 2), strict=True))
             joined = add("Concat", *(self._positive(row) for row in rows), axis=1)
             bias = share * _array(alignment.compare.bias)
-            found.append(self.arithmetic.multiply(self.graph, joined, weights, bias, f"text{text}.compared"))
+            found.append(self.arithmetic.multiply(self.graph, joined, weights, bias, f"text{text}.product"))
         return found
 
     def _number_rows(self) -> None:
         """Numbers the real positions from 1 on, in the order of the rows, with zeros at pads and around: (B, L + reach)."""
         add = self.graph.add
-        count = add("Size", "input_ids")
-        numbers = add("Reshape", add("Range", 1, add("Add", count, 1), 1), self.shape)
+        numbers = add("Reshape", add("Range", 1, add("Add", self.count, 1), 1), self.shape)
         real = add("Mul", numbers, add("Cast", self.mask, to=TensorProto.INT64))
         self.numbers = add("Pad", real, [0, _REACH, 0, _REACH], 0)
-        self.block = add("Add", count, 1)  # rows of one state with its row of zeros
+        self.block = add("Add", self.count, 1)  # rows of one state with its row of zeros
 
     def _windows(self, pattern: tuple[tuple[int, int], ...]) -> str:
         """Rows (B, L, k) to read around each position: (state, offset) each, in states stacked with their row of zeros."""

@@ -52,7 +52,7 @@ NO_CONVOLUTION = Genotype(
 NOTHING_INSIDE = Genotype(3, ((0, 2, "zero"), (1, 2, "zero"), (2, 3, "conv_3"), (2, 4, "identity"), (3, 4, "zero")))
 
 
-def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40):
+def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40, alignment=True):
     """Random weights and statistics, in evaluation mode."""
     torch.manual_seed(seed)
     config = AdaBertConfig(
@@ -62,7 +62,7 @@ def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40):
         genotype=json.loads(genotype.to_json()),
         separator_id=separator_id,
         num_labels=classes,
-        alignment=separator_id is not None,
+        alignment=alignment and separator_id is not None,
     )
     model = AdaBertForSequenceClassification(config).eval()
     with torch.no_grad():

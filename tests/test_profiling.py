@@ -8,24 +8,36 @@ import pytest
 
 from adabert_core.export import export_int8, export_student
 from adabert_core.profiling import profile, table_text, work
-from tests.test_export import CONVOLUTIONS, rows_of, student
+from tests.test_export import CONVOLUTIONS, SEP, rows_of, student
 from tests.test_serving import folder  # noqa: F401 - a fixture
 
 
 def test_work_is_what_the_genotype_needs(tmp_path):
     model = student(CONVOLUTIONS, vocabulary=1000)  # 8 channels, 3 classes
     export_student(model, tmp_path / "model.onnx")
-    operations, moved = work(tmp_path / "model.onnx", length=10)
+    text = np.full((1, 10), 7), np.ones((1, 10), np.int64)
+    operations, moved = work(tmp_path / "model.onnx", *text)
     # cell 1, both inputs the same: 5 taps, then 5 + 3; cell 2: 3 + 5, then 5 + 3; cell 3: 3 + 5, and the rest on one averaged row
     taps, averaged = 5 + 8 + 8 + 8 + 8, 5 + 3
-    assert operations == 2 * 8 * 8 * (10 * taps + averaged) + 2 * 8 * 3
+    means = 1 + averaged  # of all states together, and of what each averaged tap reads
+    assert operations == 2 * 8 * 8 * (10 * taps + averaged) + 2 * 8 * 3 + 2 * 10 * 8 * means
     weights, biases = 8 * 8 * (taps + averaged) + 8 * 3, 6 * 8 + 3
     assert moved == 4 * (weights + biases + 10 * 8)
     export_int8(model, tmp_path / "model_int8.onnx", rows_of(pair=False), np.arange(5))
-    assert work(tmp_path / "model_int8.onnx", length=10)[0] == operations
+    assert work(tmp_path / "model_int8.onnx", *text)[0] == operations
     kinds = [node.op_type for node in onnx.load(tmp_path / "model_int8.onnx").graph.node]
     assert kinds.count("MatMulIntegerToFloat") == 6
     assert kinds.count("Gemm") == 1  # the classifier
+
+
+def test_work_on_a_pair_is_that_on_its_longer_text_and_the_comparison(tmp_path):
+    ids = np.array([[2, 7, 8, 9, 10, 11, SEP, 12, SEP]])  # texts of 7 and 2 tokens with their marks
+    found = []
+    for alignment in (False, True):
+        export_student(student(CONVOLUTIONS, SEP, alignment=alignment), tmp_path / "model.onnx")
+        found.append(work(tmp_path / "model.onnx", ids, np.ones_like(ids))[0])
+    compared = 2 * (2 * 7 * 16 * 8)  # both texts: rows of 2 x 8 features by (16, 8) weights
+    assert found[1] - found[0] == compared + 3 * 2 * 7 * 7 * 8  # likeness, and what is like the words of each text
 
 
 def test_profile_has_every_part_and_adds_up(folder):  # noqa: F811
