@@ -5,12 +5,13 @@ Comes in: every earlier directory. Goes out: BenchmarkDir with report.json, repo
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from adabert_core.artifacts import Manifest, read_json, write_json
@@ -49,7 +50,8 @@ def run(
         student = AutoModelForSequenceClassification.from_pretrained(inputs["student"], use_safetensors=True).eval()
         files = {"onnx": inputs["student"] / FP32, "onnx-int8": inputs["student"] / INT8}
         onnx_files = {runtime: path for runtime, path in files.items() if path.is_file()}
-        quality = test_quality(dataset, targets, teacher, student, onnx_files)
+        accelerator = make_accelerator(config.device, "auto")
+        quality = test_quality(dataset, targets, teacher, student, onnx_files, accelerator)
         rows, bert_parameters = time_all(config, teacher, student, onnx_files)
         report = {
             "schema_version": SCHEMA_VERSION,
@@ -110,14 +112,14 @@ def test_quality(
     teacher: Teacher,
     student: AdaBertForSequenceClassification,
     onnx_files: dict[str, Path],
+    accelerator: Accelerator,
 ) -> dict[str, Any]:
     """Metrics of teacher and student on validation and test, confusion matrices, and errors only the student makes."""
-    fast = make_accelerator("auto", "auto")
     test = dataset.split("test")
     rows, validation = teacher.collator(test), Collator(targets.validation.rows, teacher.template)
-    teacher.model.to(fast.device)
+    teacher.model.to(accelerator.device)
     task = dataset.task
-    teacher_logits = task.in_units(teacher.logits(rows, fast))
+    teacher_logits = task.in_units(teacher.logits(rows, accelerator))
     teacher.model.cpu()
     sessions = {"int8" if runtime == "onnx-int8" else runtime: open_session(path) for runtime, path in onnx_files.items()}
     onnx = {name: onnx_logits(session, rows) for name, session in sessions.items()}
@@ -207,12 +209,32 @@ def time_all(
             log.info("timing batch %d, length %d, %d thread(s)", batch, length, config.threads)
             calls = {key: onnx_call(session, feeds[key[0]]) for key, session in sessions.items() if key[0] in fitting}
             rows += rows_in_turns(calls, config, batch, length)
-            for device, runtime in [("cpu", "torch"), ("cuda", "torch-cuda")][: 1 + torch.cuda.is_available()]:
-                placed = {name: models[name].to(device) for name in fitting}
-                calls = {(name, runtime): torch_call(model, feeds[name], names[name], device) for name, model in placed.items()}
-                rows += rows_in_turns(calls, config, batch, length)
+            fed = {name: (models[name], feeds[name], names[name]) for name in fitting}
+            calls = {(name, "torch"): torch_call(*each) for name, each in fed.items()}
+            rows += rows_in_turns(calls, config, batch, length)
+            if config.device != "cpu" and torch.cuda.is_available():
+                rows += rows_on_gpu(fed, config, batch, length)
     torch.set_num_threads(threads)
     return with_speedups(rows), parameter_count(models["bert-base"]) if config.bert_base else None
+
+
+def rows_on_gpu(
+    fed: Mapping[str, tuple[torch.nn.Module, dict[str, np.ndarray], tuple[str, ...]]],
+    config: BenchmarkConfig,
+    batch: int,
+    length: int,
+) -> list[dict[str, Any]]:
+    """The same on the GPU, in fp32 without TensorFloat-32; nothing where it has no room for the models."""
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            calls = {(name, "torch-cuda"): torch_call(each[0].to("cuda"), *each[1:], "cuda") for name, each in fed.items()}
+            return rows_in_turns(calls, config, batch, length)
+    except torch.cuda.OutOfMemoryError:
+        log.warning("batch %d, length %d: not timed on the GPU, which has no room for the models", batch, length)
+        return []
+    finally:
+        for model, *_ in fed.values():
+            model.cpu()
 
 
 def rows_in_turns(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adabert_core import __version__
-from adabert_core.artifacts import MANIFEST, Manifest, read_manifest, whole_directory
+from adabert_core.artifacts import MANIFEST, Manifest, read_json, read_manifest, whole_directory
 from adabert_core.errors import UserError
 from adabert_core.report import load_report, table
 from adabert_core.search_space import Genotype
@@ -25,13 +25,14 @@ def export_run(run: Path, target: Path) -> None:
     made = read_manifest(student, "retrain")
     if target.exists():
         raise UserError(f"--to {target} is there already: name a folder that is not.")
+    aligned = bool(read_json(student / "config.json").get("alignment"))
     with whole_directory(target, replace=False) as scratch:
         shutil.copytree(student, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
-        (scratch / "README.md").write_text(card(report, made), encoding="utf-8")
+        (scratch / "README.md").write_text(card(report, made, aligned), encoding="utf-8")
 
 
-def card(report: dict[str, Any], made: Manifest) -> str:
-    """The model card: front matter as model hubs read it, verdict, table, structure, use and limits."""
+def card(report: dict[str, Any], made: Manifest, aligned: bool = False) -> str:
+    """The model card: front matter as model hubs read it, verdict, table, structure, use and limits; `aligned` for pairs."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("adabert_core", "templates")
@@ -49,6 +50,7 @@ def card(report: dict[str, Any], made: Manifest) -> str:
         head=head,
         rows=rows,
         words=str(Genotype.from_dict(genotype)) if report["student"]["architecture"] == "adabert" else "",
+        aligned=aligned,
         version=__version__,
         commit=made.git_sha,
         seed=made.seed,

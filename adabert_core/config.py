@@ -190,7 +190,7 @@ class RetrainConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class BenchmarkConfig:
-    """Which latencies are timed, on how many threads, for how long."""
+    """Which latencies are timed, on how many threads, for how long. `device` is the teacher's; on a GPU all are timed there, too."""
 
     threads: Count = 1
     batches: list[Count] = Field(default_factory=lambda: [1, 32])
@@ -198,6 +198,7 @@ class BenchmarkConfig:
     seconds: Positive = 2.0
     bert_base: bool = True
     seed: int = 0
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, config=_STRICT)

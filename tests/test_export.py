@@ -118,6 +118,10 @@ def test_onnx_answers_as_torch_at_any_batch_and_length(genotype, pair, tmp_path)
         np.testing.assert_allclose(onnx_logits(session, rows, batch_size), expected, atol=1e-5, rtol=0)
     padded = {name: nn.functional.pad(tensor, (0, 9)).numpy() for name, tensor in rows(np.array([0, 1])).items()}
     np.testing.assert_allclose(session.run(None, padded)[0], expected[:2], atol=1e-5, rtol=0)
+    unmarked = torch.tensor([[2, 7, 8, 9, 0, 0]])  # a pair without a separator is a text and an empty one
+    mask = (unmarked > 0).long()
+    found = session.run(None, {"input_ids": unmarked.numpy(), "attention_mask": mask.numpy()})[0]
+    np.testing.assert_allclose(found, model(unmarked[:, :4], mask[:, :4]).logits.detach().numpy(), atol=1e-5, rtol=0)
     assert [given.name for given in session.get_inputs()] == ["input_ids", "attention_mask"]
     assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["model.onnx"]  # no weights beside it
     assert isinstance(session, onnxruntime.InferenceSession)

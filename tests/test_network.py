@@ -66,6 +66,7 @@ PAIRS = [
     [2, 7, 8, 9, SEP, 10, 11, SEP],
     [2, 12, SEP, *range(4, 20), SEP],
     [2, *range(4, 20), SEP, 5, SEP],
+    [2, 7, 8, 9],
 ]
 DOUBLE_PAIRS = [[2, 7, 8, 9, SEP, SEP, 10, 11, SEP], [2, 12, SEP, SEP, *range(4, 20), SEP]]
 
@@ -78,7 +79,7 @@ DOUBLE_PAIRS = [[2, 7, 8, 9, SEP, SEP, 10, 11, SEP], [2, 12, SEP, SEP, *range(4,
 def test_logits_are_the_same_alone_padded_and_in_a_batch(rows, separator, seed):
     network = derived(random_genotype(random.Random(seed), 3), separator).eval()
     together = answer(network, rows)
-    assert together.std(0).max() > 1e-3  # the rows do get different answers
+    assert together.std(0).max() > 1e-3  # the rows do get different answers; a tanh at its end may give one logit to all
     for i, row in enumerate(rows):
         alone = answer(network, [row])
         torch.testing.assert_close(answer(network, [row], width=len(row) + 9), alone, atol=1e-5, rtol=0)
