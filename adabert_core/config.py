@@ -190,7 +190,7 @@ class RetrainConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class BenchmarkConfig:
-    """Which latencies are timed, on how many threads, for how long. `device` is the teacher's; on a GPU all are timed there, too."""
+    """Which latencies are timed, on how many threads, for how long. `device` is the teacher's; a GPU is timed as well."""
 
     threads: Count = 1
     batches: list[Count] = Field(default_factory=lambda: [1, 32])
