@@ -144,7 +144,9 @@ def profile(model: Path, seconds: float, texts: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@click.option("--tracking-uri", default="sqlite:///mlflow.db", show_default=True, help="MLflow to look for.")
+@click.option(
+    "--tracking-uri", envvar="MLFLOW_TRACKING_URI", default="sqlite:///mlflow.db", show_default=True, help="MLflow to look for."
+)
 @click.option("--checkpoint-uri", default="runs/checkpoints", show_default=True, help="Place for checkpoints to try.")
 @click.option("--s3", "s3_uri", default="", help="s3://bucket/prefix to try step by step.")
 def doctor(tracking_uri: str, checkpoint_uri: str, s3_uri: str) -> None:

@@ -82,10 +82,15 @@ def test_doctor_finds_this_machine_fit(tmp_path: Path) -> None:
     assert "FAIL" not in done.stdout
 
 
-def test_doctor_fails_where_checkpoints_cannot_be_written() -> None:
+def test_doctor_fails_where_checkpoints_cannot_be_written_and_looks_for_the_environments_mlflow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     done = adabert("doctor", "--checkpoint-uri", "/proc/nowhere")
     assert done.returncode == 2
     assert "FAIL  checkpoints" in done.stdout
+    assert "note  tracking" in done.stdout
+    assert "mlflow.db" not in done.stdout
 
 
 def test_input_file_may_hold_plain_lines_or_objects(tmp_path: Path) -> None:
