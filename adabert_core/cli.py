@@ -239,7 +239,9 @@ def show_report(run_folder: Path, tracking_uri: str = "") -> None:
         click.echo(f"warning    {sentence}")
     click.echo(f"report     {page}")
     if tracking_uri:
-        click.echo(f"dashboard  make dashboard   (MLflow on {tracking_uri})")
+        from adabert_core.tracking import without_password
+
+        click.echo(f"dashboard  make dashboard   (MLflow on {without_password(tracking_uri)})")
 
 
 def _paired(texts: list[str], pair: bool) -> list[Any]:

@@ -106,8 +106,10 @@ def _mlflow(uri: str) -> str:
         return f"{path} {'is there' if path.exists() else 'will be made on first use'}"
     from urllib.request import urlopen
 
+    from adabert_core.tracking import without_password
+
     with urlopen(f"{uri.rstrip('/')}/health", timeout=5) as answer:  # noqa: S310 - the user's own tracking server
-        return f"{uri} answers {answer.status}"
+        return f"{without_password(uri)} answers {answer.status}"
 
 
 def s3_findings(uri: str) -> list[Finding]:

@@ -6,6 +6,7 @@ Comes in: figures and files as a stage makes them. Goes out: MLflow runs; a serv
 import logging
 import math
 import os
+import re
 import tempfile
 import threading
 import time
@@ -116,9 +117,8 @@ class Tracker:
                     self._give_up(_line(error))
                     return
                 if not self._down:
-                    log.warning(
-                        "tracking at %s does not answer (%s); the run goes on, figures are sent later", self.uri, _line(error)
-                    )
+                    said = f"tracking at {self.uri} does not answer ({_line(error)}); the run goes on, figures are sent later"
+                    log.warning("%s", without_password(said))
                 self._down = True
             self._stop.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -135,7 +135,7 @@ class Tracker:
 
     def _give_up(self, reason: str) -> None:
         if self.uri:
-            log.warning("tracking at %s failed (%s); the run goes on without it", self.uri, reason)
+            log.warning("%s", without_password(f"tracking at {self.uri} failed ({reason}); the run goes on without it"))
         self.uri = self._run_id = ""
         self._buffer = []
         self._stop.set()
@@ -221,6 +221,11 @@ def _refused(error: Exception) -> bool:
     """True for an answer that will be the same next time: a wrong password, a request the server does not take."""
     code = getattr(error, "get_http_status_code", lambda: 0)()
     return 400 <= code < 500 and code not in (408, 429)
+
+
+def without_password(text: str) -> str:
+    """Text without the user and password that an address in it may hold."""
+    return re.sub(r"//[^/\s@]*@", "//", text)
 
 
 def _line(error: Exception) -> str:

@@ -61,10 +61,12 @@ def test_unknown_teacher_is_one_sentence_before_any_training(tmp_path: Path, lea
 
 
 def test_unreachable_tracking_is_one_warning_and_the_stage_is_done(tmp_path: Path, learnable_csv: Path) -> None:
-    arguments = ["--set", f"data.source={learnable_csv}", "--set", "tracking_uri=http://127.0.0.1:9"]
+    arguments = ["--set", f"data.source={learnable_csv}", "--set", "tracking_uri=http://me:hidden@127.0.0.1:9"]
     done = adabert("prepare_data", "--config", QUICKSTART, *arguments, "--output", str(tmp_path / "rows"))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("the run goes on without it") == 1
+    assert "http://127.0.0.1:9" in done.stderr
+    assert "hidden" not in done.stderr + done.stdout
     assert json.loads((tmp_path / "rows" / "dataset.json").read_text())["labels"] == ["bad", "good"]
 
 
