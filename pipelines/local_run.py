@@ -182,7 +182,7 @@ def _reachable(config: RunConfig, place: str) -> RunConfig:
 
 
 def lend_builtins(config: RunConfig, folder: Path) -> None:
-    """Puts the builtin rows and teacher of a config into a folder that containers see: pip in them knows no settings of this machine.
+    """Puts the builtin rows and teacher of a config where containers see them: pip in those knows no settings of this machine.
 
     Raises:
         UserError: pip cannot fetch them here either.
