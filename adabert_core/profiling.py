@@ -132,21 +132,18 @@ def work(model: Path, ids: np.ndarray, mask: np.ndarray) -> tuple[int, int]:
     operations, moved = 0, sum(constants[name].nbytes for name in weights)
     for event in _events(model, ids, mask, runs=1):
         if event["cat"] == "Node" and event["name"].endswith("kernel_time"):
-            operator, ((_, first), *_), ((kind, made), *_) = _shapes(event["args"])
-            if operator in _PRODUCTS:
-                operations += 2 * math.prod(made) * first[-1]
-            elif operator == "Gather" and first in tables:
+            _, given = _first(event["args"]["input_type_shape"])
+            kind, made = _first(event["args"]["output_type_shape"])
+            if event["args"]["op_name"] in _PRODUCTS:
+                operations += 2 * math.prod(made) * given[-1]
+            elif event["args"]["op_name"] == "Gather" and given in tables:
                 moved += math.prod(made) * np.dtype({"float": "float32"}.get(kind, kind)).itemsize
     return operations, moved
 
 
-def _shapes(arguments: dict[str, Any]) -> tuple[str, list[tuple[str, tuple[int, ...]]], list[tuple[str, tuple[int, ...]]]]:
-    """An operator's name and the type and shape of what came in and went out."""
-    found = (
-        [(kind, tuple(s)) for each in arguments[f"{way}_type_shape"] for kind, s in each.items()] for way in ("input", "output")
-    )
-    given, made = found
-    return arguments["op_name"], given or [("", ())], made or [("", ())]
+def _first(shapes: list[dict[str, list[int]]]) -> tuple[str, tuple[int, ...]]:
+    """Type and shape of an operator's first input or output, of those that the profiler writes down."""
+    return next(((kind, tuple(shape)) for each in shapes for kind, shape in each.items()), ("", ()))
 
 
 def _events(model: Path, ids: np.ndarray, mask: np.ndarray, runs: int) -> list[dict[str, Any]]:

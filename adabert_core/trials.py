@@ -100,8 +100,8 @@ def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpo
     )
     validation = trial.targets.validation
     rows = Collator(validation.rows, trial.teacher.template)
-    exact = make_accelerator(trial.config.device, "fp32")
-    logits = network_logits(student.to(exact.device).network, genotype.depth, rows, exact).astype(float)
+    fp32 = make_accelerator(trial.config.device, "fp32")
+    logits = network_logits(student.to(fp32.device).network, genotype.depth, rows, fp32).astype(float)
     loss = trial.targets.task.validation_loss(validation.labels, logits)
     cost = cell_cost(genotype, trial.costs) / (k_max * len(EDGES))
     shape = " ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations)
