@@ -1,6 +1,7 @@
 """What search and retraining share of a student in training: its start from the teacher, its probes, its task losses."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,13 @@ from adabert_core.tasks import CLASSIFICATION, Task
 from adabert_core.teacher import Teacher
 
 
+class Outputs(NamedTuple):
+    """What losses are made of."""
+
+    probes: Tensor  # (deepest + 1, B, classes): the probes' logits of every layer
+    logits: Tensor  # (depths, B, classes): the network's logits at every depth asked for
+
+
 class DistilledNetwork(nn.Module):
     """A network with one linear probe per layer 0..depth; the probes serve training only."""
 
@@ -21,31 +29,34 @@ class DistilledNetwork(nn.Module):
         channels = network.classifier.in_features
         self.probes = nn.ModuleList(nn.Linear(channels, num_labels) for _ in range(depth + 1))
 
+    def outputs(self, input_ids: Tensor, attention_mask: Tensor, depths: Sequence[int], gates: Gates | None = None) -> Outputs:
+        """Ids and mask (B, L) -> what the network and its probes say, in float32."""
+        summaries = self.network.summaries(input_ids, attention_mask, max(depths), gates)
+        own = torch.stack([probe(s) for probe, s in zip(self.probes, summaries, strict=False)])
+        logits = torch.stack([self.network.logits(summaries, depth) for depth in depths])
+        return Outputs(own.float(), logits.float())
+
     def losses(
         self,
-        batch: dict[str, Tensor],
+        outputs: Outputs,
         answers: tuple[Tensor, Tensor, Tensor],
         log_likelihoods: Tensor,
         depths: Sequence[int],
         *,
-        gates: Gates | None = None,
         gamma: float,
         final_weight: float,
         temperature: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns (1 - gamma) L_CE + gamma L_KD for every depth (len(depths),) and the terms at the last of them.
+        """Returns (1 - gamma) L_CE + gamma L_KD for every depth of `outputs` (depths,) and the terms at the last of them.
 
         L_KD = (1 - final_weight) * probe distillation + final_weight * distillation of the teacher's logits.
         `answers` are labels, teacher logits and probe logits of the rows.
         """
         labels, teacher_logits, probe_logits = answers
-        summaries = self.network.summaries(batch["input_ids"], batch["attention_mask"], max(depths), gates)
-        own = torch.stack([probe(s) for probe, s in zip(self.probes, summaries, strict=False)]).float()
-        matrix = self.task.layer_losses(own, probe_logits, temperature)
+        matrix = self.task.layer_losses(outputs.probes, probe_logits, temperature)
         values = []
         terms: dict[str, Tensor] = {}
-        for depth in depths:
-            logits = self.network.logits(summaries, depth).float()
+        for depth, logits in zip(depths, outputs.logits, strict=True):
             label = self.task.hard_loss(logits, labels)
             probe = probe_distillation(matrix, log_likelihoods, depth)
             final = self.task.soft_loss(logits, teacher_logits, temperature)

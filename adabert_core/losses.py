@@ -5,6 +5,7 @@ them for every depth at once. The paper has cross-entropies of classes; sets of 
 errors (ALGORITHM section 4); `tasks` knows which belong together.
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -37,16 +38,20 @@ def layer_weights(log_likelihoods: Tensor, depth: int) -> Tensor:
     log_likelihoods (J+1): mean over labelled rows of log P_T_j(y | x). A mean, since a sum over thousands of rows
     would make the weights one-hot.
     """
-    layers = [matched_layer(m, depth, len(log_likelihoods) - 1) for m in range(depth + 1)]
-    return torch.softmax(log_likelihoods[layers], dim=0)
+    return torch.softmax(log_likelihoods[_matched(depth, len(log_likelihoods) - 1, log_likelihoods.device)], dim=0)
 
 
 def probe_distillation(cross_entropies: Tensor, log_likelihoods: Tensor, depth: int) -> Tensor:
     """Scalar sum_m w_m L_KD^m for a student of `depth` cells, from the (M, J+1) matrix of cross-entropies (eq. 6)."""
-    teacher_layers = cross_entropies.shape[1] - 1
-    students = torch.arange(depth + 1, device=cross_entropies.device)
-    teachers = torch.tensor([matched_layer(m, depth, teacher_layers) for m in range(depth + 1)], device=cross_entropies.device)
-    return (layer_weights(log_likelihoods, depth) * cross_entropies[students, teachers]).sum()
+    teachers = _matched(depth, cross_entropies.shape[1] - 1, cross_entropies.device)
+    own = cross_entropies[: depth + 1].gather(1, teachers.unsqueeze(1)).squeeze(1)
+    return (layer_weights(log_likelihoods, depth) * own).sum()
+
+
+@functools.cache
+def _matched(depth: int, teacher_layers: int, device: torch.device) -> Tensor:
+    """The teacher's layer of each student layer 0..depth; kept, because a GPU waits for every list that is sent to it."""
+    return torch.tensor([matched_layer(m, depth, teacher_layers) for m in range(depth + 1)], device=device)
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:

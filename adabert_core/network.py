@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adabert_core.alignment import Alignment
-from adabert_core.operations import Positions, make_operation
+from adabert_core.operations import Positions, make_operation, shapes_fixed
 from adabert_core.search_space import INPUTS, NODES
 
 Gates = Mapping[str, tuple[str, Tensor | None]]  # edge name -> (operation, its straight-through weight)
@@ -145,7 +145,7 @@ def split_pair(ids: Tensor, mask: Tensor, separator_id: int) -> tuple[tuple[Tens
     """Ids and mask (B, L) of `[CLS] A [SEP] B [SEP]` -> (ids, mask) of A with its marks, and of B moved to position 0.
 
     The first separator ends text A, so that tokenizers without segment ids (RoBERTa, MPNet) are split as well.
-    Outside an export the result is cut to the longest text of the batch.
+    Unless shapes are fixed the result is cut to the longest text of the batch.
     """
     separators = (ids == separator_id).long()
     in_b = ((separators.cumsum(1) - separators) > 0).to(mask.dtype) * mask  # (B, L)
@@ -156,6 +156,6 @@ def split_pair(ids: Tensor, mask: Tensor, separator_id: int) -> tuple[tuple[Tens
     ids_b = ids.gather(1, source)
     mask_b = (position < in_b.sum(1, keepdim=True)).to(mask.dtype)
     width = ids.shape[1]
-    if not torch.compiler.is_exporting():
+    if not shapes_fixed():
         width = int(torch.maximum(mask_a.sum(1), mask_b.sum(1)).max())
     return (ids[:, :width], mask_a[:, :width]), (ids_b[:, :width], mask_b[:, :width])

@@ -4,7 +4,9 @@ Comes in: x (B, L, C), zero at pads, and `Positions`. Goes out: (B, L, C); what 
 The memory order (B, L, C) is "channels last" for the convolution kernels, which is what makes bf16 fast on CPUs.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -12,17 +14,37 @@ from torch import Tensor, nn
 
 from adabert_core.search_space import PRIMITIVES, kernel_of
 
+_fixed = False
+
+
+@contextmanager
+def fixed_shapes() -> Iterator[None]:
+    """Inside, no shape and no decision depends on what a tensor holds, as CUDA graphs and exports need it."""
+    global _fixed  # noqa: PLW0603 - the networks ask deep inside their layers
+    before, _fixed = _fixed, True
+    try:
+        yield
+    finally:
+        _fixed = before
+
+
+def shapes_fixed() -> bool:
+    """Whether shapes may not depend on what tensors hold."""
+    return _fixed or torch.compiler.is_exporting()
+
 
 class Positions(NamedTuple):
     """Which positions are real. Where all are, nothing is held and nothing cleared."""
 
     mask: Tensor | None  # (B, L, 1), 1.0 at real positions; None where all are
-    rows: Tensor | None  # the real ones in (B*L) order; found while training only
+    rows: Tensor | None  # the real ones in (B*L) order; found while training only, and not where shapes are fixed
 
     @classmethod
     def of(cls, mask: Tensor, training: bool) -> "Positions":
         """Positions of a 0/1 mask (B, L)."""
-        if not torch.compiler.is_exporting() and bool(mask.all()):
+        if shapes_fixed():
+            return cls(mask.unsqueeze(-1).float(), None)
+        if bool(mask.all()):
             return cls(None, None)
         return cls(mask.unsqueeze(-1).float(), mask.reshape(-1).nonzero().squeeze(1) if training else None)
 
@@ -48,13 +70,30 @@ class MaskedBatchNorm(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
-        """Normalised x; pads hold zeros while training and anything in evaluation."""
+        """Normalised x, anything at pads."""
+        if self.training and positions.mask is not None and positions.rows is None:
+            return self._by_sums(x, positions.mask)
         if positions.rows is None:
             return self.norm(x.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
         flat = x.reshape(-1, x.shape[-1])
         real = flat.index_select(0, positions.rows)  # (n, C)
         real = self.norm(real.t().unsqueeze(0).unsqueeze(2)).squeeze(2).squeeze(0).t()
         return torch.zeros_like(flat, dtype=real.dtype).index_copy(0, positions.rows, real).view(x.shape)
+
+    def _by_sums(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The same without a list of real positions, whose length would depend on the mask: slower, but of fixed shapes."""
+        norm, count = self.norm, mask.sum()
+        share = mask / count  # (B, L, 1)
+        mean = (x.float() * share).sum((0, 1))
+        centred = x.float() - mean
+        variance = (centred.square() * share).sum((0, 1))
+        seen = cast("tuple[Tensor, Tensor, Tensor]", (norm.running_mean, norm.running_var, norm.num_batches_tracked))
+        momentum = cast("float", norm.momentum)
+        with torch.no_grad():
+            seen[0].lerp_(mean, momentum)
+            seen[1].lerp_(variance * count / (count - 1), momentum)
+            seen[2].add_(1)
+        return torch.addcmul(norm.bias, centred, norm.weight * torch.rsqrt(variance + norm.eps))
 
 
 class ReluConvNorm(nn.Module):

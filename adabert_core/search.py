@@ -203,12 +203,12 @@ def search_structure(
     def loss(index: np.ndarray, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         tau = anneal(step, steps, config.tau_start, config.tau_end)
         operations, depths = sample(supernet.alpha_c, tau, generator), sample(supernet.alpha_K, tau, generator)
+        batch, tried = rows(index, device), range(1, int(depths.detach().argmax()) + 2)
         by_depth, terms = supernet.distilled.losses(
-            rows(index, device),
+            supernet.distilled.outputs(batch["input_ids"], batch["attention_mask"], tried, hard_gates(operations)),
             targets.batch(index, device),
             log_likelihoods,
-            range(1, int(depths.detach().argmax()) + 2),
-            gates=hard_gates(operations),
+            tried,
             gamma=config.gamma,
             final_weight=config.final_weight,
             temperature=config.temperature,

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_cosine_schedule_with_warmup
 
 from adabert_core.config import RetrainConfig
+from adabert_core.cuda_graphs import outputs_at
 from adabert_core.distillation import DistilledNetwork, separator_of, start_from_teacher
 from adabert_core.evaluate import Best, predict_logits
 from adabert_core.peers import Network
@@ -64,6 +65,7 @@ def train_student(
     if supernet is not None:
         inherit(distilled, supernet)
     distilled.to(accelerator.device).train()
+    outputs = outputs_at(distilled, student.depth, config.batch_size, accelerator.device)
     rows = Collator(targets.train.rows, teacher.template)
     validation = Collator(targets.validation.rows, teacher.template)
     order = targets.train.with_real_share(config.real_share)
@@ -78,7 +80,7 @@ def train_student(
 
     def loss(index: np.ndarray, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         values, terms = distilled.losses(
-            rows(index, accelerator.device),
+            outputs(rows(index, accelerator.device)),
             targets.train.batch(index, accelerator.device),
             likelihoods,
             [student.depth],

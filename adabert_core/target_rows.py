@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adabert_core.artifacts import read_json, read_manifest
 from adabert_core.tasks import Task, task_of
-from adabert_core.tokens import Ragged, TokenRows
+from adabert_core.tokens import Ragged, TokenRows, sent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +50,9 @@ class TargetRows:
     def batch(self, index: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Labels (B,) or (B, labels), teacher logits (B, classes) and probe logits (B, J + 1, classes) of some rows."""
         return (
-            torch.from_numpy(self.labels[index]).to(device),
-            torch.from_numpy(self.teacher_logits[index]).to(device),
-            torch.from_numpy(self.probe_logits[index]).to(device),
+            sent(self.labels[index], device),
+            sent(self.teacher_logits[index], device),
+            sent(self.probe_logits[index], device),
         )
 
 

@@ -197,7 +197,13 @@ class Collator:
         if template.segments:
             in_b = (column >= start_b[:, None]) if rows.b is not None else np.zeros(shape, bool)
             batch["token_type_ids"] = (in_b & (column < lengths[:, None])).astype(np.int64)
-        return {name: torch.from_numpy(value).to(device, non_blocking=True) for name, value in batch.items()}
+        return {name: sent(value, device) for name, value in batch.items()}
+
+
+def sent(array: np.ndarray, device: torch.device | str) -> Tensor:
+    """An array as a tensor on a device; a GPU's is copied from pinned memory, so that nobody waits for it."""
+    found = torch.from_numpy(array)
+    return found.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else found.to(device)
 
 
 def _fill(ids: np.ndarray, source: Ragged, index: np.ndarray, lengths: np.ndarray, starts: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from adabert_core.distillation import DistilledNetwork
 from adabert_core.gumbel import sample
 from adabert_core.network import AdaBertNetwork, split_pair
-from adabert_core.operations import Positions
+from adabert_core.operations import Positions, fixed_shapes
 from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, random_genotype
 from adabert_core.student import AdaBertConfig, AdaBertForSequenceClassification
 from adabert_core.student_training import inherit
@@ -94,6 +94,24 @@ def test_training_statistics_do_not_see_pads(rows, separator, seed):
     torch.testing.assert_close(answer(wide, rows, width=35), answer(tight, rows), atol=1e-4, rtol=0)
     for (name, expected), found in zip(tight.named_buffers(), wide.buffers(), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize(("rows", "separator"), [(SINGLES, None), (PAIRS, SEP)], ids=["single", "pair"])
+@pytest.mark.parametrize("seed", range(4))
+def test_fixed_shapes_change_no_answer_no_gradient_and_no_statistics(rows, separator, seed):
+    genotype = random_genotype(random.Random(seed), 2)
+    free, fixed = derived(genotype, separator).train(), derived(genotype, separator).train()
+    expected = answer(free, rows, width=35)
+    expected.square().sum().backward()
+    with fixed_shapes():
+        found = answer(fixed, rows, width=35)
+    found.square().sum().backward()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    for (name, wanted), own in zip(free.named_buffers(), fixed.buffers(), strict=True):
+        torch.testing.assert_close(own, wanted, atol=1e-5, rtol=1e-5, msg=name)
+    for (name, wanted), own in zip(free.named_parameters(), fixed.parameters(), strict=True):
+        scale = 1 + float(wanted.grad.abs().max())
+        torch.testing.assert_close(own.grad / scale, wanted.grad / scale, atol=1e-3, rtol=0, msg=name)
 
 
 @torch.no_grad()
