@@ -17,6 +17,7 @@ from adabert_core.config import load_run_config
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
 from adabert_core.examples import add_examples
+from adabert_core.imports import needed
 from adabert_core.plan_commands import config_option as _config
 from adabert_core.plan_commands import plan, plan_option, say_plan, search_space
 from adabert_core.plan_commands import set_option as _set
@@ -32,6 +33,7 @@ _precision = click.option(
     help="auto: int8 where it has passed its gate against fp32.",
 )
 _EXTRA_OF = {"boto3": "s3", "botocore": "s3", "kfp": "kfp", "kfp_server_api": "kfp"}  # what else may be missing: train
+_TRAINING = ("pandas", "torch", "transformers", "accelerate", "mlflow")  # some of the extra stand for all
 _every = click.option("--checkpoint-seconds", default=60.0, show_default=True, help="Time between two checkpoints.")
 
 
@@ -69,6 +71,7 @@ def run(
     planned: bool,
 ) -> None:
     """Run all seven stages in this process; what is done already is kept."""
+    needed(*_TRAINING)
     from adabert_core.runner import run_all, tracked_here
 
     config = tracked_here(load_run_config(config_path, overrides))
@@ -199,6 +202,7 @@ def _stage_command(name: str) -> click.Command:
         checkpoint_seconds: float,
         **inputs: str,
     ) -> None:
+        needed(*_TRAINING)
         from adabert_core.artifact_store import stage_places
         from adabert_core.artifacts import digest_of
         from adabert_core.runner import tracked_here

@@ -1,8 +1,9 @@
-"""Importing large packages faster. Knows no package."""
+"""Importing large packages faster, and missing them early. Knows no package."""
 
 import contextlib
 import gc
 import importlib
+import importlib.util
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -26,3 +27,14 @@ def imported(name: str) -> ModuleType:
     """The module of this name."""
     with collector_paused():
         return importlib.import_module(name)
+
+
+def needed(*packages: str) -> None:
+    """Says which package is missing before anything has begun, rather than in the middle of it.
+
+    Raises:
+        ModuleNotFoundError: one of them is not installed.
+    """
+    for name in packages:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
