@@ -82,10 +82,10 @@ class MaskedBatchNorm(nn.Module):
 
     def _by_sums(self, x: Tensor, mask: Tensor) -> Tensor:
         """The same without a list of real positions, whose length would depend on the mask: slower, but of fixed shapes."""
-        norm, count = self.norm, mask.sum()
+        norm, values, count = self.norm, x.float(), mask.sum()
         share = mask / count  # (B, L, 1)
-        mean = (x.float() * share).sum((0, 1))
-        centred = x.float() - mean
+        mean = (values * share).sum((0, 1))
+        centred = values - mean
         variance = (centred.square() * share).sum((0, 1))
         seen = cast("tuple[Tensor, Tensor, Tensor]", (norm.running_mean, norm.running_var, norm.num_batches_tracked))
         momentum = cast("float", norm.momentum)
