@@ -4,6 +4,7 @@ Comes in: a small DatasetDir and the settings. Goes out: seconds per token of ea
 """
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,14 +70,16 @@ class StepClock:
         return "", ""
 
     def seconds_per_token(self, batches: LengthBuckets, lengths: np.ndarray) -> float:
-        """Mean of the timed steps by padded tokens; if there are others, without those that end an epoch and then score."""
+        """Median of the timed steps' seconds per padded token, without those that end an epoch and then score.
+
+        A median, since a GPU records a graph in the first step of every length.
+        """
         steps = range(1, len(self.ends))
         timed = [step for step in steps if (step + 1) % batches.per_epoch] or list(steps)
-        tokens = 0
-        for step in timed:
-            index = batches.batch(step)
-            tokens += len(index) * int(lengths[index].max())
-        return sum(self.ends[step] - self.ends[step - 1] for step in timed) / tokens
+        tokens = [len(index) * int(lengths[index].max()) for index in map(batches.batch, timed)]
+        return statistics.median(
+            (self.ends[step] - self.ends[step - 1]) / count for step, count in zip(timed, tokens, strict=True)
+        )
 
 
 def measure(config: RunConfig, dataset: Path, teacher: Teacher, scratch: Path, seconds: float) -> dict[str, float]:

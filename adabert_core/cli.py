@@ -33,7 +33,7 @@ _precision = click.option(
     help="auto: int8 where it has passed its gate against fp32.",
 )
 _EXTRA_OF = {"boto3": "s3", "botocore": "s3", "kfp": "kfp", "kfp_server_api": "kfp"}  # what else may be missing: train
-_TRAINING = ("pandas", "torch", "transformers", "accelerate", "mlflow")  # some of the extra stand for all
+_TRAINING = ("torch", "pandas", "transformers", "accelerate")  # they stand for the whole extra
 _every = click.option("--checkpoint-seconds", default=60.0, show_default=True, help="Time between two checkpoints.")
 
 
@@ -71,10 +71,11 @@ def run(
     planned: bool,
 ) -> None:
     """Run all seven stages in this process; what is done already is kept."""
-    needed(*_TRAINING)
+    loaded = load_run_config(config_path, overrides)
+    needed(*_TRAINING, *(["mlflow"] if loaded.tracking_uri else []))
     from adabert_core.runner import run_all, tracked_here
 
-    config = tracked_here(load_run_config(config_path, overrides))
+    config = tracked_here(loaded)
     run_all(
         config,
         output,
@@ -202,7 +203,8 @@ def _stage_command(name: str) -> click.Command:
         checkpoint_seconds: float,
         **inputs: str,
     ) -> None:
-        needed(*_TRAINING)
+        loaded = load_run_config(config_path, overrides)
+        needed(*_TRAINING, *(["mlflow"] if loaded.tracking_uri else []))
         from adabert_core.artifact_store import stage_places
         from adabert_core.artifacts import digest_of
         from adabert_core.runner import tracked_here
@@ -210,7 +212,7 @@ def _stage_command(name: str) -> click.Command:
         from adabert_core.storage import Checkpoints, open_store
         from adabert_core.tracking import Tracker
 
-        config = tracked_here(load_run_config(config_path, overrides))
+        config = tracked_here(loaded)
         place = output.rstrip("/") if output.startswith("s3://") else str(Path(output).absolute())
         store = open_store(checkpoint_uri or f"{place.rpartition('/')[0]}/checkpoints", digest_of(place)[:16])
         tracker = Tracker(config.tracking_uri, config.experiment, place, config.name)

@@ -1,10 +1,12 @@
 """A student's forward and backward pass on a GPU as CUDA graphs: two launches instead of a thousand kernels too small for it.
 
 Comes in: a DistilledNetwork and the batch size. Goes out: a function from batches to its outputs, through which gradients flow.
+A stage on several GPUs computes plainly: recording beside NCCL's own threads is not tried.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -14,20 +16,27 @@ from torch import Tensor, nn
 from adabert_core.distillation import DistilledNetwork, Outputs
 from adabert_core.network import AdaBertNetwork
 from adabert_core.operations import fixed_shapes
+from adabert_core.parallel import rank_and_size
 
 _MULTIPLE = 8  # lengths are padded up to multiples of this: fewer graphs to record for a little more to compute
 
 
+@contextmanager
 def outputs_at(
     distilled: DistilledNetwork, depth: int, batch_size: int, device: torch.device
-) -> Callable[[dict[str, Tensor]], Outputs]:
-    """Returns the function from a batch to a student's outputs at its depth: replayed graphs on a GPU, plain elsewhere.
+) -> Iterator[Callable[[dict[str, Tensor]], Outputs]]:
+    """Gives the function from a batch to a student's outputs at its depth: replayed graphs on a GPU, plain elsewhere.
 
     Peers are never replayed.
     """
-    if device.type == "cuda" and isinstance(distilled.network, AdaBertNetwork):
-        return GraphedOutputs(distilled, depth, batch_size)
-    return lambda batch: distilled.outputs(batch["input_ids"], batch["attention_mask"], [depth])
+    if device.type != "cuda" or rank_and_size()[1] > 1 or not isinstance(distilled.network, AdaBertNetwork):
+        yield lambda batch: distilled.outputs(batch["input_ids"], batch["attention_mask"], [depth])
+        return
+    graphed = GraphedOutputs(distilled, depth, batch_size)
+    try:
+        yield graphed
+    finally:
+        graphed.close()
 
 
 class GraphedOutputs:
@@ -53,6 +62,12 @@ class GraphedOutputs:
         if length not in self._graphs:
             self._graphs[length] = self._record(ids, mask)
         return Outputs(*self._graphs[length](ids, mask))
+
+    def close(self) -> None:
+        """Gives the graphs' memory back: a recorded module refers to itself, which only a garbage collection would find."""
+        for graph in self._graphs.values():
+            graph.__dict__.pop("forward", None)
+        self._graphs.clear()
 
     def _record(self, ids: Tensor, mask: Tensor) -> nn.Module:
         buffers = [(buffer, buffer.clone()) for buffer in self.distilled.buffers()]

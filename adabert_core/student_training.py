@@ -65,7 +65,6 @@ def train_student(
     if supernet is not None:
         inherit(distilled, supernet)
     distilled.to(accelerator.device).train()
-    outputs = outputs_at(distilled, student.depth, config.batch_size, accelerator.device)
     rows = Collator(targets.train.rows, teacher.template)
     validation = Collator(targets.validation.rows, teacher.template)
     order = targets.train.with_real_share(config.real_share)
@@ -112,20 +111,21 @@ def train_student(
             tracker.metrics({f"validation_{name}": value for name, value in found.items()}, step + 1)
             best.offer(found["score"], step + 1, average.module.state_dict())
 
-    fit(
-        label=label,
-        steps=steps,
-        batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order),
-        loss=loss,
-        apply=apply,
-        state={"distilled": distilled, "optimizer": optimizer, "schedule": schedule, "average": average, "best": best},
-        optimizers=[optimizer],
-        accelerator=accelerator,
-        generator=generator,
-        tracker=tracker,
-        checkpoints=checkpoints,
-        checkpoint_key=f"{checkpoint_key}/state",
-    )
+    with outputs_at(distilled, student.depth, config.batch_size, accelerator.device) as outputs:
+        fit(
+            label=label,
+            steps=steps,
+            batches=LengthBuckets(rows.lengths, config.batch_size, config.seed, order),
+            loss=loss,
+            apply=apply,
+            state={"distilled": distilled, "optimizer": optimizer, "schedule": schedule, "average": average, "best": best},
+            optimizers=[optimizer],
+            accelerator=accelerator,
+            generator=generator,
+            tracker=tracker,
+            checkpoints=checkpoints,
+            checkpoint_key=f"{checkpoint_key}/state",
+        )
     student.network.load_state_dict(best.weights if evaluate else average.module.state_dict())
     finish(student.cpu(), task, validation, targets.validation.labels)
     return student.eval(), best.score

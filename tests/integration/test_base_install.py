@@ -42,8 +42,9 @@ def test_student_answers_without_torch(base: Path, folder: tuple) -> None:  # no
     assert in_base(base, "python", "-c", code).stdout == "None\n"
 
 
-def test_training_there_names_the_extra(base: Path, tmp_path: Path) -> None:
-    done = in_base(base, "adabert", "run", "--config", "smoke", "--output", str(tmp_path / "run"))
+@pytest.mark.parametrize("settings", [[], ["--set", "tracking_uri=''"]], ids=["tracked", "untracked"])
+def test_training_there_names_the_extra(base: Path, tmp_path: Path, settings: list[str]) -> None:
+    done = in_base(base, "adabert", "run", "--config", "smoke", *settings, "--output", str(tmp_path / "run"))
     assert done.returncode == 2, done.stderr
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("adabert: this needs ")
