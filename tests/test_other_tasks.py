@@ -1,4 +1,4 @@
-"""Regression and multi-label the whole way, from a file of rows to a served answer, each run once on a few hundred rows."""
+"""Tasks the whole way, from rows to a served answer: regression, multi-label, many classes; each run once, on few rows."""
 
 import csv
 import json
@@ -14,10 +14,12 @@ from adabert_core.data.dataset import read_dataset
 from adabert_core.report import load_report
 from adabert_core.runner import run_all
 from adabert_core.serving import Predictor
+from adabert_core.target_rows import read_targets
 from adabert_core.tasks import MultiLabel, Regression
 from tests.conftest import BAD, GOOD, OTHER
 from tests.test_end_to_end import SMOKE, settings
 
+UNKNOWN = 3  # the id of <unk> below
 TEXTS = ["good great lovely film", "bad dull ugly film"]
 QUICK = ["search.trial_steps=0", "search.max_steps=15", "benchmark.seconds=0.02", "targets.augmented_rows=100"]
 LONG = ["teacher.epochs=10", "teacher.max_steps=80", "retrain.epochs=40", "retrain.max_steps=100"]
@@ -56,6 +58,60 @@ def multilabel(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> P
     rows = [(text, "|".join(["praise"] * (good > 1) + ["blame"] * (bad > 1))) for text, good, bad in drawn(300, seed=2)]
     stated = ("data.task=multilabel", "data.class_weights=balanced", "data.metric=macro_f1")
     return run(tmp_path_factory.mktemp("multilabel"), rows, bert_folder, *stated)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """110 classes, each told by a word of its own, in two scripts that no byte is enough for; every tenth text too long."""
+    rng = random.Random(3)  # noqa: S311
+    starts, ends = ("кра", "моло", "пере", "ново", "サク", "アオ", "ミズ", "タカ", "старо", "под", "ハル"), tuple("лнрткмпвсд")
+    owns = [start + end * 2 for start in starts for end in ends]
+    others = ["и", "это", "фильм", "очень", "の", "です", "映画", "тихо"]
+    rows = []
+    for i in range(12 * len(owns)):
+        words = rng.choices(others, k=80 if i % 10 == 0 else rng.randint(2, 6))
+        words.insert(rng.randint(0, 2), owns[i % len(owns)])
+        rows.append((" ".join(words), f"класс {owns[i % len(owns)]}"))
+    folder = tmp_path_factory.mktemp("many")
+    return run(
+        folder,
+        rows,
+        unigram_teacher(folder / "teacher", [text for text, _ in rows]),
+        "retrain.max_steps=250",
+        "retrain.gamma=0.2",
+    )
+
+
+def unigram_teacher(folder: Path, texts: list[str]) -> Path:
+    """An XLM-RoBERTa of 2 layers x 32 with random weights and a SentencePiece-like tokenizer of its own, 64 tokens long."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+    marks = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=list(marks.values()), unk_token=marks["unk_token"])
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, cls_token="<s>", sep_token="</s>", model_input_names=["input_ids", "attention_mask"], **marks
+    )
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=66,
+        type_vocab_size=1,
+    )
+    XLMRobertaForSequenceClassification(config).save_pretrained(folder, safe_serialization=True)
+    fast.save_pretrained(folder)
+    return folder
 
 
 def pyfunc(run: Path, folder: Path) -> dict[str, list]:
@@ -138,3 +194,18 @@ def test_metric_that_was_chosen_is_what_everything_selects_by(multilabel: Path) 
     report, _ = load_report(multilabel)
     served = report["student"]["metrics"]["test"]["int8" if report["student"]["int8"]["passed"] else "onnx"]
     assert json.loads((multilabel / "register" / "decision.json").read_text())["score"] == served["macro_f1"]
+
+
+def test_many_classes_in_other_scripts_with_texts_that_are_cut(many: Path) -> None:
+    report, _ = load_report(many)
+    assert len(report["labels"]) == 110
+    assert report["cut"]["tokens"] == 64
+    assert min(report["cut"].values()) > 0
+    words = read_targets(many / "distill_targets").train.rows.a
+    assert (words.values == UNKNOWN).mean() < 0.01
+    assert set(map(len, report["confusion"]["student"])) == {3}  # only the confusions that occur, so many classes would not fit
+    assert report["student"]["metrics"]["test"]["onnx"]["score"] > 5 / 110
+    assert "класс" in (many / "register" / "report.html").read_text(encoding="utf-8")
+    (answer,) = Predictor(many / "retrain", precision="fp32")(["это очень кралл фильм"])
+    assert answer["label"] in report["labels"]
+    assert len(answer["scores"]) == 110
