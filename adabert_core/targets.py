@@ -95,7 +95,7 @@ def run(
         uses = np.bincount(all_tokens(train_rows.rows), minlength=vocabulary_of(teacher))
         save_file(word_vectors(teacher, uses, accelerator), frame.path / "vectors.safetensors")
         accuracy = task.layer_scores(kept_probes, validation_labels)
-        if isinstance(task, Classification):
+        if isinstance(task, Classification) and task.class_weights is None:  # weights give accuracy away for rare classes
             frame.warn(probes_at_chance(accuracy, validation_labels))
         likelihood = task.log_likelihoods(real_probes, train_labels)
         write_json(
