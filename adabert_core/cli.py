@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from adabert_core import __version__
-from adabert_core.config import load_run_config
+from adabert_core.config import RunConfig, load_run_config
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
 from adabert_core.examples import add_examples
@@ -71,11 +71,9 @@ def run(
     planned: bool,
 ) -> None:
     """Run all seven stages in this process; what is done already is kept."""
-    loaded = load_run_config(config_path, overrides)
-    needed(*_TRAINING, *(["mlflow"] if loaded.tracking_uri else []))
-    from adabert_core.runner import run_all, tracked_here
+    config = _config_to_train(config_path, overrides)
+    from adabert_core.runner import run_all
 
-    config = tracked_here(loaded)
     run_all(
         config,
         output,
@@ -192,6 +190,15 @@ def rollback(model_name: str, to: str, tracking_uri: str) -> None:
     click.echo(f"{model_name}: version {new} is champion again, version {old} is not any more")
 
 
+def _config_to_train(path: Path, overrides: tuple[str, ...]) -> RunConfig:
+    """The checked config of what trains here; a package that it lacks is told before anything has begun."""
+    config = load_run_config(path, overrides)
+    needed(*_TRAINING, *(["mlflow"] if config.tracking_uri else []))
+    from adabert_core.runner import tracked_here
+
+    return tracked_here(config)
+
+
 def _stage_command(name: str) -> click.Command:
     stage = STAGES[name]
 
@@ -203,16 +210,13 @@ def _stage_command(name: str) -> click.Command:
         checkpoint_seconds: float,
         **inputs: str,
     ) -> None:
-        loaded = load_run_config(config_path, overrides)
-        needed(*_TRAINING, *(["mlflow"] if loaded.tracking_uri else []))
+        config = _config_to_train(config_path, overrides)
         from adabert_core.artifact_store import stage_places
         from adabert_core.artifacts import digest_of
-        from adabert_core.runner import tracked_here
         from adabert_core.stages import run_stage
         from adabert_core.storage import Checkpoints, open_store
         from adabert_core.tracking import Tracker
 
-        config = tracked_here(loaded)
         place = output.rstrip("/") if output.startswith("s3://") else str(Path(output).absolute())
         store = open_store(checkpoint_uri or f"{place.rpartition('/')[0]}/checkpoints", digest_of(place)[:16])
         tracker = Tracker(config.tracking_uri, config.experiment, place, config.name)

@@ -19,6 +19,7 @@ GOOD = ("good", "great", "fine", "lovely", "superb", "charming")
 BAD = ("bad", "awful", "poor", "dull", "boring", "ugly")
 OTHER = ("the", "a", "film", "story", "plot", "cast", "was", "is", "very", "and", "play", "scene", "end", "it", "of", "this")
 WORDS = (*GOOD, *BAD, *OTHER)
+ROBERTA_MARKS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 LABELS = ["bad", "good"]
 
 
@@ -100,13 +101,20 @@ def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A RoBERTa of 2 layers x 32 with random weights and a WordLevel tokenizer (<s> A </s></s> B </s>, no segments)."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForSequenceClassification
+    from tokenizers import Tokenizer, models, pre_tokenizers
 
-    vocabulary = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *WORDS]
+    vocabulary = [*ROBERTA_MARKS, *WORDS]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return save_roberta(tokenizer, tmp_path_factory.mktemp("roberta"))
+
+
+def save_roberta(tokenizer: Any, folder: Path) -> Path:
+    """Writes a RoBERTa of 2 layers x 32 with random weights for a tokenizer whose first ids are ROBERTA_MARKS."""
+    import torch
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForSequenceClassification
+
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
@@ -123,7 +131,7 @@ def roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(0)
     config = RobertaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=tokenizer.get_vocab_size(),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -134,7 +142,6 @@ def roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token_id=1,
         eos_token_id=2,
     )
-    folder = tmp_path_factory.mktemp("roberta")
     RobertaForSequenceClassification(config).save_pretrained(folder, safe_serialization=True)
     fast.save_pretrained(folder)
     return folder

@@ -16,10 +16,10 @@ from adabert_core.runner import run_all
 from adabert_core.serving import Predictor
 from adabert_core.target_rows import read_targets
 from adabert_core.tasks import MultiLabel, Regression
-from tests.conftest import BAD, GOOD, OTHER
+from tests.conftest import BAD, GOOD, OTHER, ROBERTA_MARKS, save_roberta
 from tests.test_end_to_end import SMOKE, settings
 
-UNKNOWN = 3  # the id of <unk> below
+UNKNOWN = 3  # the place of <unk> among ROBERTA_MARKS
 TEXTS = ["good great lovely film", "bad dull ugly film"]
 QUICK = ["search.trial_steps=0", "search.max_steps=15", "benchmark.seconds=0.02", "targets.augmented_rows=100"]
 LONG = ["teacher.epochs=10", "teacher.max_steps=80", "retrain.epochs=40", "retrain.max_steps=100"]
@@ -83,35 +83,14 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def unigram_teacher(folder: Path, texts: list[str]) -> Path:
-    """An XLM-RoBERTa of 2 layers x 32 with random weights and a SentencePiece-like tokenizer of its own, 64 tokens long."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
+    """A RoBERTa with a SentencePiece-like tokenizer of its own, 64 tokens long."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    marks = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=list(marks.values()), unk_token=marks["unk_token"])
+    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=ROBERTA_MARKS, unk_token=ROBERTA_MARKS[UNKNOWN])
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, cls_token="<s>", sep_token="</s>", model_input_names=["input_ids", "attention_mask"], **marks
-    )
-    torch.manual_seed(0)
-    config = XLMRobertaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=66,
-        type_vocab_size=1,
-    )
-    XLMRobertaForSequenceClassification(config).save_pretrained(folder, safe_serialization=True)
-    fast.save_pretrained(folder)
-    return folder
+    return save_roberta(tokenizer, folder)
 
 
 def pyfunc(run: Path, folder: Path) -> dict[str, list]:
