@@ -23,7 +23,7 @@ from adabert_core.search_space import size_flops_costs
 from adabert_core.storage import Checkpoints
 from adabert_core.student_training import train_student
 from adabert_core.target_rows import TargetRows, Targets
-from adabert_core.targets import Scorer, choose_pooling
+from adabert_core.targets import Scorer, choose_pooling, scored_at_once
 from adabert_core.teacher import Teacher
 from adabert_core.tokens import Collator, length_sorted
 from adabert_core.tracking import Tracker
@@ -120,9 +120,10 @@ def scoring(config: RunConfig, data: Dataset, teacher: Teacher, rows: Collator, 
     accelerator = make_accelerator(config.targets.device, config.targets.precision)
     teacher.model.to(accelerator.device).eval()
     pooling = choose_pooling(config.targets.pooling, teacher)
-    batches = length_sorted(rows.lengths, config.targets.batch_size)
+    batch_size = scored_at_once(config.targets, accelerator.device.type)
+    batches = length_sorted(rows.lengths, batch_size)
     order = np.random.default_rng(0).permutation(len(batches))
-    scorer = Scorer(teacher, accelerator, pooling, config.targets.batch_size, Checkpoints(None), "", data.task)
+    scorer = Scorer(teacher, accelerator, pooling, batch_size, Checkpoints(None), "", data.task)
     scorer.forward(rows, batches[order[0]][:8])  # warms up
     scorer.tokens, scorer.seconds = 0, 0.0
     pooled = []

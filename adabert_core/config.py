@@ -76,7 +76,10 @@ class TeacherConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TargetsConfig:
-    """Probes of every teacher layer, and how much teacher-scored text, unlabeled and augmented, is added to the train split."""
+    """Probes of every teacher layer, and how much teacher-scored text, unlabeled and augmented, is added to the train split.
+
+    Without a `batch_size` it is what suits the device.
+    """
 
     pooling: Literal["auto", "cls", "mean"] = "auto"
     probe_epochs: Count = 20
@@ -88,7 +91,7 @@ class TargetsConfig:
     replace_probability: Fraction = 0.35
     neighbours: Count = 12
     mix: dict[str, Positive] = Field(default_factory=lambda: {"replace": 3.0, "halves": 2.0, "span": 1.0})
-    batch_size: Count = 128
+    batch_size: Count | None = None
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "auto"
@@ -111,11 +114,13 @@ class TargetConfig:
 class SearchConfig:
     """The supernet, its losses and the two optimisers (names as in ALGORITHM: gamma, beta, tau, K).
 
+    `proxy_channels` is the width of what is trained while searching, the supernet and the trials, where it is not the student's.
     With a `genotype` nothing is searched: that structure is retrained.
     """
 
     k_max: int = Field(default=8, ge=1, le=8)
     channels: Count = 128
+    proxy_channels: Count | None = None
     epochs: Count = 80
     min_steps: int = 0
     max_steps: Count | None = None
@@ -144,7 +149,6 @@ class SearchConfig:
     trial_explored: int = Field(default=4, ge=0)
     trial_finalists: Count = 3
     trial_final_steps: Count = 600
-    trial_channels: Count | None = None
     genotype: Structure = ""
     target: TargetConfig = Field(default_factory=TargetConfig)
     seed: int = 0

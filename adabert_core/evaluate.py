@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import Tensor
 
 from adabert_core.parallel import gathered, share
+from adabert_core.runtime import frozen
 from adabert_core.tokens import Collator, length_sorted
 
 
@@ -65,19 +66,19 @@ def set_scores(labels: np.ndarray, predictions: np.ndarray, metric: str) -> dict
     return {**values, "score": values[metric]}
 
 
-@torch.inference_mode()
 def predict_logits(
     forward: Callable[[dict[str, Tensor]], Tensor], rows: Collator, accelerator: Accelerator, batch_size: int = 128
 ) -> np.ndarray:
     """Returns logits (rows, classes) in float32, in the order of the rows, computed in batches of similar length."""
     found: Tensor | None = None
     batches = list(length_sorted(rows.lengths, batch_size))
-    for index in share(batches):
-        with accelerator.autocast():
-            logits = forward(rows(index, accelerator.device)).float().cpu()
-        if found is None:
-            found = torch.zeros(len(rows.lengths), *logits.shape[1:])
-        found[torch.from_numpy(index)] = logits
+    with frozen(accelerator):
+        for index in share(batches):
+            with accelerator.autocast():
+                logits = forward(rows(index, accelerator.device)).float().cpu()
+            if found is None:
+                found = torch.zeros(len(rows.lengths), *logits.shape[1:])
+            found[torch.from_numpy(index)] = logits
     if found is None:
         raise ValueError("no rows to predict")
     return gathered(found, batches, accelerator.device).numpy()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adabert_core.alignment import Alignment
+from adabert_core.dropout import Dropout
 from adabert_core.operations import Positions, make_operation, shapes_fixed
 from adabert_core.search_space import INPUTS, NODES
 
@@ -26,7 +27,7 @@ class Embedding(nn.Module):
         self.position = nn.Embedding(max_length, channels)
         self.segment = nn.Embedding(2, channels) if pair else None
         self.norm = nn.LayerNorm(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, words: Tensor, positions: Positions, segment: int) -> Tensor:
         """Word vectors (B, L, C) -> (B, L, C), zero at pads."""
@@ -104,7 +105,7 @@ class AdaBertNetwork(nn.Module):
         self.alignment = Alignment(channels) if alignment else None
         self.cells = nn.ModuleList(Cell(channels, candidates) for _ in range(depth))
         self.depth_weights = nn.ParameterDict({str(k): nn.Parameter(torch.zeros(k + 1)) for k in depths})
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(channels, num_labels)
 
     def tables(self) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from adabert_core.dropout import Dropout, with_cheap_dropout
 from adabert_core.network import AdaBertNetwork, Gates, split_pair
 from adabert_core.operations import masked_mean
 
@@ -84,7 +85,7 @@ class EncoderPeer(nn.Module):
         super().__init__()
         self.separator_id, self.encoder = separator_id, encoder
         self.word = nn.Embedding(vocab_size, WORD)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         width = int(encoder.width) * (1 if separator_id is None else 4)  # type: ignore[arg-type]
         self.hidden = nn.Linear(width, hidden) if hidden else None
         self.classifier = nn.Linear(hidden or width, num_labels)
@@ -140,8 +141,8 @@ class TransformerPeer(nn.Module):
             attention_probs_dropout_prob=dropout,
         )
         self.separator_id = separator_id
-        self.bert = BertModel(settings, add_pooling_layer=False)
-        self.dropout = nn.Dropout(dropout)
+        self.bert = with_cheap_dropout(BertModel(settings, add_pooling_layer=False))
+        self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(hidden, num_labels)
 
     def tables(self) -> dict[str, Tensor]:

@@ -146,8 +146,8 @@ def _advice(config: RunConfig, rows: Rows, stage: str, idle: float, available: f
     section = STAGES[stage].section
     settings = getattr(config, section)
     tried = [{"bert_base": False}] if stage == "benchmark" else []
-    if hasattr(settings, "batch_size"):
-        tried = [{"batch_size": settings.batch_size >> i} for i in range(1, settings.batch_size.bit_length())]
+    if size := getattr(settings, "batch_size", None):
+        tried = [{"batch_size": size >> i} for i in range(1, size.bit_length())]
     for change in tried:
         changed = dataclasses.replace(config, **{section: dataclasses.replace(settings, **change)})
         (part,) = (part for part in workload(changed, rows) if part.stage == stage)

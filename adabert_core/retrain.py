@@ -49,6 +49,8 @@ def run(
         searched = read_manifest(inputs["search"], "search").config
         if config.inherit and searched.get("genotype"):
             raise UserError("retrain.inherit: a given search.genotype has no weights to inherit; set it to false.")
+        if config.inherit and searched.get("proxy_channels") not in (None, searched["channels"]):
+            raise UserError("retrain.inherit: the supernet is narrower than the student; set search.proxy_channels to null.")
         genotype = Genotype.load(inputs["search"] / "genotype.json")
         supernet = inputs["search"] / "supernet.safetensors" if config.inherit else None
         student, score = train_student(

@@ -3,6 +3,8 @@
 import functools
 import logging
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -42,6 +44,17 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
 def _say_slow() -> None:
     """Once per process: who waits should know why."""
     log.info("this CPU has no bf16 of its own: training runs in fp32 and takes several times longer")
+
+
+@contextmanager
+def frozen(accelerator: Accelerator) -> Iterator[None]:
+    """Around a model's batches: no gradients, and its weights are cast for autocast once instead of for every batch.
+
+    Each batch enters `accelerator.autocast()` as usual and finds the cast weights there: the cache lives as long as the outermost
+    autocast does. What is computed beside it stays in fp32. (In `torch.inference_mode` nothing would be cached.)
+    """
+    with torch.no_grad(), accelerator.autocast(), torch.autocast(accelerator.device.type, enabled=False):
+        yield
 
 
 def seed_everything(seed: int) -> torch.Generator:

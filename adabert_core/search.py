@@ -97,7 +97,7 @@ def run(
                     teacher,
                     targets,
                     trial_settings(config),
-                    config.trial_channels or config.channels,
+                    proxy_channels(config),
                     costs,
                     0.0 if budget.limit else config.beta,
                 ),
@@ -123,11 +123,16 @@ def run(
     return frame.finished
 
 
+def proxy_channels(config: SearchConfig) -> int:
+    """The width of supernet and trials."""
+    return config.proxy_channels or config.channels
+
+
 def fresh_supernet(config: SearchConfig, teacher: Teacher, targets: Targets, generator: torch.Generator) -> Supernet:
     """Returns an untrained supernet for the teacher's tokenizer and the targets' task."""
     return build_supernet(
         k_max=config.k_max,
-        channels=config.channels,
+        channels=proxy_channels(config),
         num_labels=len(targets.info["labels"]),
         vocab_size=vocabulary_of(teacher),
         max_length=teacher.max_length,

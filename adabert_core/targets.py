@@ -27,7 +27,7 @@ from adabert_core.errors import UserError
 from adabert_core.parallel import gathered, share
 from adabert_core.probes import Probes, fit_probes, pool_states
 from adabert_core.progress import Progress
-from adabert_core.runtime import make_accelerator, seed_everything
+from adabert_core.runtime import frozen, make_accelerator, seed_everything
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.target_rows import TargetRows, unknown_labels
@@ -58,7 +58,8 @@ def run(
         train_labels, validation_labels = train.labels, validation.labels
         del train, validation  # the texts of millions of rows
         task = dataset.task
-        scorer = Scorer(teacher, accelerator, pooling, config.batch_size, checkpoints, frame.checkpoint_key, task)
+        batch_size = scored_at_once(config, accelerator.device.type)
+        scorer = Scorer(teacher, accelerator, pooling, batch_size, checkpoints, frame.checkpoint_key, task)
 
         saved = checkpoints.load(f"{frame.checkpoint_key}/probes")
         if saved is None:
@@ -190,6 +191,11 @@ def all_tokens(rows: TokenRows) -> np.ndarray:
     return rows.a.values if rows.b is None else np.concatenate([rows.a.values, rows.b.values])
 
 
+def scored_at_once(config: TargetsConfig, device: str) -> int:
+    """Rows in a batch of the frozen teacher: on a CPU few, so that what lies between two products stays in its caches."""
+    return config.batch_size or (512 if device == "cuda" else 32)
+
+
 def check_room(rows: int, layers: int, outputs: int, memory: int = 0) -> None:
     """Checks that the probes' logits fit twice into `memory` bytes, by default this machine's: joining them takes a copy.
 
@@ -236,7 +242,7 @@ class Scorer:
         time_left = f", about {tokens * self.seconds / self.tokens:.0f} s" if self.tokens else ""
         log.info("to be scored: %s, %.1f M tokens%s", what, tokens / 1e6, time_left)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, rows: Collator, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Row indices -> logits (B, classes) and pooled states (B, J + 1, H), one pass for both."""
         started = time.perf_counter()
@@ -255,14 +261,15 @@ class Scorer:
         states: np.ndarray | None = None
         logits: np.ndarray | None = None
         progress = Progress("teacher states", len(rows.lengths))
-        for index in length_sorted(rows.lengths, self.batch_size):
-            answer, pooled = self.forward(rows, index)
-            if states is None or logits is None:
-                shape = (len(rows.lengths), *pooled.shape[1:])
-                states = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
-                logits = np.empty((len(rows.lengths), answer.shape[1]), np.float32)
-            states[index], logits[index] = pooled.half().numpy(), answer.numpy()
-            progress.update(len(index))
+        with frozen(self.accelerator):
+            for index in length_sorted(rows.lengths, self.batch_size):
+                answer, pooled = self.forward(rows, index)
+                if states is None or logits is None:
+                    shape = (len(rows.lengths), *pooled.shape[1:])
+                    states = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
+                    logits = np.empty((len(rows.lengths), answer.shape[1]), np.float32)
+                states[index], logits[index] = pooled.half().numpy(), answer.numpy()
+                progress.update(len(index))
         progress.close()
         if states is None or logits is None:
             raise ValueError("no rows to score")
@@ -290,7 +297,8 @@ class Scorer:
         layers, _, classes = probes.weight.shape
         saved = {"teacher": torch.zeros(len(shard), classes), "probes": torch.zeros(len(shard), layers, classes)}
         batches = list(length_sorted(rows.lengths[shard], self.batch_size))
-        for part in share(batches):
-            answer, pooled = self.forward(rows, shard[part])
-            saved["teacher"][part], saved["probes"][part] = answer, probes(pooled)
+        with frozen(self.accelerator):
+            for part in share(batches):
+                answer, pooled = self.forward(rows, shard[part])
+                saved["teacher"][part], saved["probes"][part] = answer, probes(pooled)
         return {name: gathered(found, batches, self.accelerator.device) for name, found in saved.items()}

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from adabert_core.runtime import frozen
 from adabert_core.teacher import Teacher
 
 COMPONENTS = 256
@@ -52,7 +53,6 @@ def word_vectors(teacher: Teacher, counts: np.ndarray, accelerator: Accelerator)
     return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
-@torch.inference_mode()
 def _states_alone(teacher: Teacher, vocabulary: int, accelerator: Accelerator) -> Tensor:
     """Last hidden state (V, H) of every token of the vocabulary between the special tokens of a single text."""
     special = teacher.template
@@ -61,10 +61,11 @@ def _states_alone(teacher: Teacher, vocabulary: int, accelerator: Accelerator) -
     after = torch.tensor(special.suffix).expand(vocabulary, -1)
     rows = torch.cat([before, ids, after], dim=1)
     found = []
-    for batch in rows.split(_BATCH):
-        with accelerator.autocast():
-            out = teacher.model.base_model(
-                input_ids=batch.to(accelerator.device), attention_mask=torch.ones_like(batch).to(accelerator.device)
-            )
-        found.append(out.last_hidden_state[:, before.shape[1]].float().cpu())
+    with frozen(accelerator):
+        for batch in rows.split(_BATCH):
+            with accelerator.autocast():
+                out = teacher.model.base_model(
+                    input_ids=batch.to(accelerator.device), attention_mask=torch.ones_like(batch).to(accelerator.device)
+                )
+            found.append(out.last_hidden_state[:, before.shape[1]].float().cpu())
     return torch.cat(found)

@@ -5,7 +5,7 @@ batches. Of a search's trials the most there can be is counted, and a student wh
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from adabert_core.config import BenchmarkConfig, RunConfig, SearchConfig
 from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, operation_size
 from adabert_core.target_rows import TargetRows
-from adabert_core.targets import augmented_bound
+from adabert_core.targets import augmented_bound, scored_at_once
 from adabert_core.training import LengthBuckets, total_steps
 
 TYPICAL = "0>2 conv_5, 1>2 conv_3, 0>3 dil_conv_5, 2>3 identity, 1>4 conv_7, 3>4 max_pool_3"  # the mean cost of a random cell
@@ -111,7 +111,7 @@ def _targets(config: RunConfig, rows: Rows, made: int) -> Work:
     tokens = train.sum() + unlabeled.sum() + rows.lengths["validation"].sum() + made * mean
     tokens += fitted * mean if fitted < len(train) else 0
     tokens += sizes.vocabulary * (rows.special + 1)  # every token alone, for the student's word vectors
-    longest = settings.batch_size * int(train.max())
+    longest = scored_at_once(settings, "cuda" if _on_gpu(settings.device) else "cpu") * int(train.max())
     scored = longest * ((sizes.layers + 3) * sizes.hidden + 2 * sizes.inner)
     neighbours = sizes.vocabulary * 2 * sizes.hidden + 2 * 4096 * sizes.vocabulary
     vectors = 9 * sizes.vocabulary * sizes.hidden
@@ -133,19 +133,22 @@ def _students(config: RunConfig, rows: Rows, made: int) -> list[Work]:
     table = TargetRows(None, labels, labels, labels)  # type: ignore[arg-type] # only its labels are asked for
     validation = rows.lengths["validation"].sum()
     genotype = structure(search)
-    words = sizes.vocabulary * search.channels
 
     def epochs(settings: Any) -> tuple[int, LengthBuckets]:
         order = table.with_real_share(settings.real_share)
         steps = total_steps(len(order), settings.batch_size, settings.epochs, settings.min_steps, settings.max_steps)
         return steps, LengthBuckets(lengths, settings.batch_size, settings.seed, order)
 
-    def activations(batch_size: int, edges: int, depth: int) -> float:
-        return batch_size * int(lengths.max()) * search.channels * (6.0 * edges * depth + 8)
+    def weights(channels: int, depth: int, operations: Sequence[str]) -> int:
+        return sizes.vocabulary * channels + depth * sum(operation_size(name, channels) for name in operations)
+
+    def activations(batch_size: int, channels: int, edges: int, depth: int) -> float:
+        return batch_size * int(lengths.max()) * channels * (6.0 * edges * depth + 8)
 
     data = lengths.sum() + len(lengths) * rows.classes * (sizes.layers + 2)
-    one = words + genotype.depth * sum(operation_size(o, search.channels) for _, _, o in genotype.operations)
-    student = 7 * one + activations(retrain.batch_size, len(genotype.operations), genotype.depth)  # with average, best, export
+    operations = [name for _, _, name in genotype.operations]
+    student = 7 * weights(search.channels, genotype.depth, operations)  # with average, best, export
+    student += activations(retrain.batch_size, search.channels, len(operations), genotype.depth)
     steps, batches = epochs(retrain)
     tokens = {"student": _padded(batches, lengths, steps), "answering": (retrain.evaluations + 3) * validation}
     retrained = Work("retrain", steps, tokens, bytes=_FLOAT * (sizes.parameters + data + student))
@@ -154,30 +157,30 @@ def _students(config: RunConfig, rows: Rows, made: int) -> list[Work]:
     steps, batches = epochs(search)
     per_step = _padded(batches, lengths, 1)
     trials, trained = trial_steps(search)
-    all_operations = words + search.k_max * len(EDGES) * sum(operation_size(name, search.channels) for name in PRIMITIVES)
+    width = search.proxy_channels or search.channels
     copies = 4 if search.optimizer == "adamw" else 3
-    held = copies * all_operations + activations(search.batch_size, len(EDGES), search.k_max)
-    tokens = {"search": per_step * steps, "student": per_step * trained, "answering": trials * validation}
-    searched = Work("search", steps + round(trained), tokens, bytes=_FLOAT * (sizes.parameters + data + held + 7 * one))
+    held = copies * weights(width, search.k_max, PRIMITIVES * len(EDGES)) + 7 * weights(width, genotype.depth, operations)
+    held += activations(search.batch_size, width, len(EDGES), search.k_max)
+    wide = per_step * trained * width / search.channels  # a narrower network takes less in proportion
+    tokens = {"search": per_step * steps, "student": wide, "answering": trials * validation}
+    searched = Work("search", steps + round(trained), tokens, bytes=_FLOAT * (sizes.parameters + data + held))
     return [searched, retrained]
 
 
 def trial_steps(config: SearchConfig) -> tuple[int, float]:
-    """The most trials a search makes, and their steps in those of a student of k_max cells; narrower ones count in proportion."""
+    """The most trials a search makes, and their steps in those of a network of k_max cells."""
     if not config.trial_steps:
         return 0, 0.0
     finalists = config.trial_finalists if config.trial_finalists > 1 else 0
     by_depth = (config.k_max + 1) / 2  # the favourite at k_max, k_max - 1, ... cells
     steps = (by_depth + config.trial_cells - 1) * config.trial_steps + finalists * config.trial_final_steps
-    narrower = (config.trial_channels or config.channels) / config.channels
-    return config.k_max + config.trial_cells - 1 + finalists, narrower * steps
+    return config.k_max + config.trial_cells - 1 + finalists, steps
 
 
 def _benchmark(config: RunConfig, rows: Rows) -> Work:
     settings: BenchmarkConfig = config.benchmark
     in_onnx = TIMED_MODELS if settings.bert_base else TIMED_MODELS - 1
-    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
-    models = in_onnx + (in_onnx - 1) * (1 + on_gpu)
+    models = in_onnx + (in_onnx - 1) * (1 + _on_gpu(settings.device))
     timing = settings.seconds * len(settings.batches) * len(settings.lengths) * models
     test, sizes = rows.lengths["test"], rows.teacher
     longest = max(_SCORED_AT_ONCE * int(test.max()), max(settings.batches) * max(settings.lengths))
@@ -188,6 +191,10 @@ def _benchmark(config: RunConfig, rows: Rows) -> Work:
         timing=timing,
         bytes=_FLOAT * (exported + longest * (6 * sizes.hidden + 2 * sizes.inner)),
     )
+
+
+def _on_gpu(device: str) -> bool:
+    return device != "cpu" and torch.cuda.is_available()
 
 
 def _padded(batches: LengthBuckets, lengths: np.ndarray, steps: int) -> float:

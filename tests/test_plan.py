@@ -115,8 +115,11 @@ def test_augmented_rows_and_trials_are_counted_within_their_bounds() -> None:
     assert augmented_rows(config(targets={"augmented_tokens": 180_000}), rows(1000)) == 10_000  # of 18 tokens each
     searched = config(search={"k_max": 3, "trial_steps": 100, "trial_cells": 4, "trial_finalists": 2, "trial_final_steps": 300})
     assert trial_steps(searched.search) == (8, (2 + 3) * 100 + 600)
-    narrow = dataclasses.replace(searched.search, trial_channels=searched.search.channels // 4)
-    assert trial_steps(narrow) == (8, ((2 + 3) * 100 + 600) / 4)
+    wide, narrow = searched, config(search={**dataclasses.asdict(searched.search), "proxy_channels": 32})
+    by_width = [work_of("search", settings, rows()) for settings in (wide, narrow)]
+    assert by_width[1].steps == by_width[0].steps
+    assert by_width[1].tokens["student"] == by_width[0].tokens["student"] / 4
+    assert by_width[1].bytes < by_width[0].bytes
     assert trial_steps(config().search) == (0, 0.0)
     given = config(search={"genotype": "2 x 0>2 conv_3, 1>2 identity"})
     assert work_of("search", given, rows()).steps == 0
