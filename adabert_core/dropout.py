@@ -1,7 +1,7 @@
-"""Dropout that costs little on a CPU. Comes in: a model. Goes out: the same model, its dropout layers drawing four chances at once.
+"""Dropout that costs little on a CPU: one random number serves four elements.
 
-torch draws one random number per element there, one after the other: in a small teacher's step that is a twelfth of the time
-on a CPU without bf16 and a larger part with it (docs/LOG.md).
+Comes in: a model. Goes out: the same with other dropout layers. torch draws a number per element, one after the other: a
+twelfth of a small teacher's step on a CPU without bf16, and a larger part of it with bf16 (docs/LOG.md).
 """
 
 import torch
@@ -14,7 +14,7 @@ class Dropout(nn.Dropout):
     """nn.Dropout whose probability is rounded to a 65,536th while it trains on a CPU; elsewhere the same."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x of any shape; elements are zero with probability p, the others divided by 1 - p."""
+        """Any shape in and out: elements are zero with probability p, the others divided by 1 - p."""
         if not self.training or not 0 < self.p < 1 or x.device.type != "cpu":
             return super().forward(x)
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
@@ -22,10 +22,9 @@ class Dropout(nn.Dropout):
         return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
 
 
-def with_cheap_dropout(model: nn.Module) -> nn.Module:
-    """Replaces every nn.Dropout inside of the model, and returns it."""
+def replace_dropout(model: nn.Module) -> None:
+    """Puts a `Dropout` in the place of every nn.Dropout inside of the model."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
                 setattr(parent, name, Dropout(child.p, child.inplace))
-    return model

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from adabert_core.dropout import Dropout, with_cheap_dropout
+from adabert_core.dropout import Dropout, replace_dropout
 from adabert_core.network import AdaBertNetwork, Gates, split_pair
 from adabert_core.operations import masked_mean
 
@@ -141,7 +141,8 @@ class TransformerPeer(nn.Module):
             attention_probs_dropout_prob=dropout,
         )
         self.separator_id = separator_id
-        self.bert = with_cheap_dropout(BertModel(settings, add_pooling_layer=False))
+        self.bert = BertModel(settings, add_pooling_layer=False)
+        replace_dropout(self.bert)
         self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(hidden, num_labels)
 

@@ -19,7 +19,7 @@ from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import TeacherConfig
 from adabert_core.data.builtin import known_teachers
 from adabert_core.data.dataset import Split, read_dataset
-from adabert_core.dropout import with_cheap_dropout
+from adabert_core.dropout import replace_dropout
 from adabert_core.early_warnings import head_order, other_labels
 from adabert_core.errors import UserError
 from adabert_core.evaluate import Best, predict_logits
@@ -54,7 +54,8 @@ def run(
         labels, validation_labels = train.labels, validation.labels
         del train, validation  # the texts of millions of rows
         steps = total_steps(len(labels), config.batch_size, config.epochs, config.min_steps, config.max_steps)
-        model = with_cheap_dropout(teacher.model).to(accelerator.device)
+        replace_dropout(teacher.model)
+        model = teacher.model.to(accelerator.device)
         optimizer = torch.optim.AdamW(_decay_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
         schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_fraction * steps), steps)
         batches = LengthBuckets(rows.lengths, config.batch_size, config.seed)

@@ -139,7 +139,7 @@ def _students(config: RunConfig, rows: Rows, made: int) -> list[Work]:
         steps = total_steps(len(order), settings.batch_size, settings.epochs, settings.min_steps, settings.max_steps)
         return steps, LengthBuckets(lengths, settings.batch_size, settings.seed, order)
 
-    def weights(channels: int, depth: int, operations: Sequence[str]) -> int:
+    def weights(channels: int, depth: int, operations: Sequence[str]) -> float:
         return sizes.vocabulary * channels + depth * sum(operation_size(name, channels) for name in operations)
 
     def activations(batch_size: int, channels: int, edges: int, depth: int) -> float:

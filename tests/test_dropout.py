@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from adabert_core.dropout import Dropout, with_cheap_dropout
+from adabert_core.dropout import Dropout, replace_dropout
 
 
 @pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.99])
@@ -60,7 +60,8 @@ def test_a_models_dropout_layers_are_replaced_and_nothing_else():
     model = BertForSequenceClassification(BertConfig(vocab_size=50, hidden_dropout_prob=0.25, **sizes))
     names = list(model.state_dict())
     before = [name for name, module in model.named_modules() if type(module) is nn.Dropout]
-    found = {name: module for name, module in with_cheap_dropout(model).named_modules() if type(module) is Dropout}
+    replace_dropout(model)
+    found = {name: module for name, module in model.named_modules() if type(module) is Dropout}
     assert [*found] == before
     assert len(before) > 4
     assert found["bert.embeddings.dropout"].p == 0.25
