@@ -12,7 +12,7 @@ import torch
 from adabert_core.errors import UserError
 from adabert_core.tokens import Ragged, TokenRows, longest_first, offsets_of
 
-_CHUNK = 4096
+_CHUNK = 1024
 _WORD_MARKS = ("Ġ", "▁")  # how byte-level BPE and SentencePiece write the start of a word; WordPiece marks the rest instead
 
 

@@ -113,7 +113,7 @@ def _targets(config: RunConfig, rows: Rows, made: int) -> Work:
     tokens += sizes.vocabulary * (rows.special + 1)  # every token alone, for the student's word vectors
     longest = scored_at_once(settings, "cuda" if _on_gpu(settings.device) else "cpu") * int(train.max())
     scored = longest * ((sizes.layers + 3) * sizes.hidden + 2 * sizes.inner)
-    neighbours = sizes.vocabulary * 2 * sizes.hidden + 2 * 4096 * sizes.vocabulary
+    neighbours = sizes.vocabulary * 2 * sizes.hidden + 2 * 1024 * sizes.vocabulary
     vectors = 9 * sizes.vocabulary * sizes.hidden
     kept = (len(train) + made + len(unlabeled)) * (mean + rows.classes * (sizes.layers + 2)) + tokens
     states = fitted * (sizes.layers + 1) * sizes.hidden / 2  # float16

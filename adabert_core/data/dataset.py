@@ -4,6 +4,7 @@ Comes in: the directory. Goes out: its class names, metric and splits, checked a
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +15,20 @@ from adabert_core.data.splits import SPLITS, UNLABELED
 from adabert_core.errors import UserError
 from adabert_core.tasks import Task, task_of
 
+_ROWS_AT_ONCE = 16_384  # a whole table of texts takes four times their room while it is read
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
     """One split's rows in the order of their ids; `text_b` is None unless the task is about pairs."""
 
-    ids: list[str]
     text_a: list[str]
     text_b: list[str] | None
     labels: np.ndarray  # as `tasks` has them: (rows,) int64 or float32, or (rows, labels) int8
 
     def __len__(self) -> int:
         """Returns the number of rows."""
-        return len(self.ids)
+        return len(self.text_a)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,19 +68,28 @@ class Dataset:
         return rows if len(rows) else None
 
     def _rows(self, name: str, limit: int | None = None) -> Split:
-        columns = pyarrow.parquet.read_table(self.path / f"{name}.parquet").slice(0, limit)
-        text_b = columns["text_b"].to_pylist() if self.pair else None
-        labelled = "label" in columns.column_names
-        labels = self._labels(columns["label"]) if labelled else np.full(len(columns), -1, np.int64)
-        return Split(columns["id"].to_pylist(), columns["text_a"].to_pylist(), text_b, labels)
+        file = pyarrow.parquet.ParquetFile(self.path / f"{name}.parquet")
+        texts = ["text_a", "text_b"] if self.pair else ["text_a"]
+        labelled = "label" in file.schema_arrow.names
+        found: dict[str, list[str]] = {column: [] for column in texts}
+        labels = [] if labelled else [np.full(min(file.metadata.num_rows, limit or sys.maxsize), -1, np.int64)]
+        for piece in file.iter_batches(_ROWS_AT_ONCE, columns=[*texts, *(["label"] if labelled else [])]):
+            wanted = piece.slice(0, None if limit is None else limit - len(found["text_a"]))
+            for column in texts:
+                found[column] += wanted[column].to_pylist()
+            if labelled:
+                labels.append(self._labels(wanted["label"]))
+            if len(found["text_a"]) == limit:
+                break
+        return Split(found["text_a"], found.get("text_b"), np.concatenate(labels or [np.zeros(0, np.int64)]))
 
-    def _labels(self, column: pyarrow.ChunkedArray) -> np.ndarray:
+    def _labels(self, column: pyarrow.Array) -> np.ndarray:
         if pyarrow.types.is_floating(column.type):
             return column.to_numpy().astype(np.float32)
         if not pyarrow.types.is_list(column.type):
             return column.to_numpy().astype(np.int64)
-        found, sets = np.zeros((len(column), len(self.labels)), np.int8), column.combine_chunks()
-        found[np.repeat(np.arange(len(sets)), sets.value_lengths().to_numpy()), sets.flatten().to_numpy()] = 1
+        found = np.zeros((len(column), len(self.labels)), np.int8)
+        found[np.repeat(np.arange(len(column)), column.value_lengths().to_numpy()), column.flatten().to_numpy()] = 1
         return found
 
 

@@ -1,6 +1,7 @@
 import json
 import random
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -129,9 +130,9 @@ def test_unlabeled_text_is_kept_beside_the_splits_and_without_what_they_hold(wri
     dataset = prepare(source, "more", unlabeled=str(write("more.csv", [("other", "text"), *((1, text) for text in texts)])))
     rows = dataset.unlabeled()
     assert sorted(" ".join(text.split()) for text in rows.text_a) == sorted(more)
-    assert rows.ids == sorted(rows.ids)
     assert rows.labels.tolist() == [-1] * 20
-    assert dataset.unlabeled(3).ids == rows.ids[:3]
+    assert dataset.unlabeled(3).text_a == rows.text_a[:3]
+    assert len(dataset.unlabeled(3)) == len(dataset.unlabeled(3).labels) == 3
     assert about(dataset)["counts"] == {"train": 236, "validation": 24, "test": 40, "unlabeled": 20}
     assert {name: count for name, count in about(dataset)["removed"].items() if "unlabeled" in name} == {
         "unlabeled_duplicates": 1,
@@ -143,6 +144,24 @@ def test_unlabeled_text_is_kept_beside_the_splits_and_without_what_they_hold(wri
         assert (dataset.path / name).read_bytes() == (plain.path / name).read_bytes()
     assert plain.unlabeled() is None
     assert plain.data_version == "fbe02dda2ed91072"  # what it was before there was unlabeled text
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers", "sets", "pairs"])
+def test_rows_read_in_pieces_are_those_of_the_file(kind, write, prepare, monkeypatch):
+    label = {"classes": lambda i: "ab"[i % 2], "numbers": lambda i: i / 7, "sets": lambda i: ["x", "y,x", "z"][i % 3]}
+    given = label.get(kind, label["classes"])
+    columns, settings = (("text", "more"), {"text": ["text", "more"]}) if kind == "pairs" else (("text",), {})
+    rows = [(*(f"{name} number {i}" for name in columns), given(i)) for i in range(200)]
+    more = write("more.csv", [columns, *(tuple(f"{name} unlabeled {i}" for name in columns) for i in range(30))])
+    task = {"numbers": "regression", "sets": "multilabel"}.get(kind, "auto")
+    dataset = prepare(write("rows.csv", [(*columns, "label"), *rows]), task=task, unlabeled=str(more), **settings)
+    whole = [dataset.split("train"), dataset.unlabeled(11)]
+    monkeypatch.setattr("adabert_core.data.dataset._ROWS_AT_ONCE", 4)
+    for before, after in zip(whole, [dataset.split("train"), dataset.unlabeled(11)], strict=True):
+        assert (after.text_a, after.text_b) == (before.text_a, before.text_b)
+        assert after.labels.dtype == before.labels.dtype
+        assert np.array_equal(after.labels, before.labels)
+    assert len(whole[1]) == 11
 
 
 def test_unlabeled_text_is_part_of_the_version(write, prepare):

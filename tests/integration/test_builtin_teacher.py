@@ -34,7 +34,7 @@ def test_teacher_sees_what_its_tokenizer_makes_and_no_padding(pair: bool) -> Non
 
     teacher = new_teacher("builtin:mpnet", ["bad", "good"], pair, 128)
     second = TEXTS[::-1] if pair else None
-    rows = teacher.collator(Split(["1", "2"], TEXTS, second, np.array([1, 0])))
+    rows = teacher.collator(Split(TEXTS, second, np.array([1, 0])))
     model = teacher.model.eval()
     assert sum(p.numel() for p in model.parameters()) == 109_488_002
     assert longest_text(model) == 512
