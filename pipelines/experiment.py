@@ -17,7 +17,7 @@ from adabert_core.entry import show_log
 from adabert_core.errors import UserError
 from adabert_core.experiments.matrix import Experiment, Run, expand, read_experiment
 from adabert_core.experiments.side_by_side import Workshop
-from adabert_core.experiments.table import markdown, record_of, spread, write_between_marks
+from adabert_core.experiments.table import SPREAD, markdown, record_of, spread, write_between_marks
 from pipelines.compiled import accelerator_option, gpus_option, image_option, pipeline_parameters, set_option
 from pipelines.local_run import absolute
 from pipelines.sweep import compile_cases
@@ -110,7 +110,7 @@ def publish(
     )
     draw(spread(records), results / f"{experiment.name}.svg")
     picture = os.path.relpath(results / f"{experiment.name}.svg", page.parent)
-    about = " ".join(part for part in (experiment.about.strip(), note) if part)
+    about = " ".join(part for part in (experiment.about.strip(), SPREAD, note) if part)
     data = os.path.relpath(results / f"{experiment.name}.json", page.parent)
     parts = [f"## Experiment: {experiment.name}", about, f"`{command}`; every run's own command is in [{data}]({data})."]
     parts += [table, f"![test score against latency]({picture})"]

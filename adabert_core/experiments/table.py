@@ -14,6 +14,7 @@ from adabert_core.experiments.matrix import Run
 from adabert_core.report import headline_latency, load_report
 from adabert_core.search_space import Genotype
 
+SPREAD = "± is a standard deviation over runs; a difference is taken seed by seed and has its standard error."
 FIGURES = ("score", "validation", "retention", "parameters", "cost", "ms")
 
 
@@ -49,7 +50,11 @@ def record_of(run: Run, folder: Path, command: str) -> dict[str, Any]:
 
 
 def spread(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation (None for one run) of every figure by task and variant, over seeds and draws, in order."""
+    """Mean and standard deviation (None for one run) of every figure by task and variant, over seeds and draws, in order.
+
+    `difference` is the mean over seeds of what a variant scores more than the task's first one with the same seed, and the
+    standard error of that: teacher, targets and order of the rows are the same then, so their luck cancels.
+    """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault((record["task"], record["variant"]), []).append(record)
@@ -58,8 +63,21 @@ def spread(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         | {figure: _mean([record[figure] for record in part]) for figure in FIGURES}
         | {f"{model}_ms": _mean(_times(part, model)) for model in ("teacher", "bert-base")}
         | {"teacher_score": _mean(list({record["seed"]: record["teacher_score"] for record in part}.values()))}
+        | {"difference": _difference(_by_seed(part), _by_seed(next(first for (of, _), first in groups.items() if of == task)))}
         for (task, variant), part in groups.items()
     ]
+
+
+def _by_seed(records: Sequence[dict[str, Any]]) -> dict[int, float]:
+    seeds = dict.fromkeys(record["seed"] for record in records)
+    return {seed: statistics.fmean(record["score"] for record in records if record["seed"] == seed) for seed in seeds}
+
+
+def _difference(scores: dict[int, float], first: dict[int, float]) -> dict[str, float | None] | None:
+    pairs = [scores[seed] - first[seed] for seed in scores if seed in first]
+    if not pairs or scores == first:
+        return None
+    return {"mean": statistics.fmean(pairs), "error": statistics.stdev(pairs) / len(pairs) ** 0.5 if len(pairs) > 1 else None}
 
 
 def _mean(values: Sequence[float | None]) -> dict[str, float | None] | None:
@@ -83,18 +101,21 @@ def markdown(records: Sequence[dict[str, Any]]) -> str:
     """The table: a line per task and variant, and one for each task's teacher."""
     rows = spread(records)
     length = max(row["length"] for record in records for row in record["latency"])
-    heads = f"task | variant | n | test | validation | of teacher | parameters | cost | ms, 1 x {length} | faster"
+    first = rows[0]["variant"]
+    heads = (
+        f"task | variant | n | test | against {first} | validation | of teacher | parameters | cost | ms, 1 x {length} | faster"
+    )
     lines = [f"| {heads} |", "|---" * len(heads.split("|")) + "|"]
     for task in dict.fromkeys(row["task"] for row in rows):
         name = f"{task} ({next(row['metric'] for row in rows if row['task'] == task)})"
         mine = [record for record in records if record["task"] == task]
         (teacher,) = spread([{**record, "variant": "teacher"} for record in mine])
-        shown = [str(len({record["seed"] for record in mine})), _text(teacher["teacher_score"], 4), "", "", "", ""]
+        shown = [str(len({record["seed"] for record in mine})), _text(teacher["teacher_score"], 4), "", "", "", "", ""]
         lines.append(_line([name, "teacher", *shown, *_speed(teacher, "teacher_ms")]))
         for row in rows:
             if row["task"] == task:
-                shown = [str(row["count"]), _text(row["score"], 4), _text(row["validation"], 4), _text(row["retention"], 3)]
-                size = [_text(row["parameters"], 2, 1e6, " M"), _text(row["cost"], 1)]
+                shown = [str(row["count"]), _text(row["score"], 4), _more(row["difference"]), _text(row["validation"], 4)]
+                size = [_text(row["retention"], 3), _text(row["parameters"], 2, 1e6, " M"), _text(row["cost"], 1)]
                 lines.append(_line([name, row["variant"], *shown, *size, *_speed(row, "ms")]))
     return "\n".join(lines)
 
@@ -104,6 +125,12 @@ def _text(value: dict[str, float] | None, digits: int, unit: float = 1.0, suffix
         return "-"
     spread_text = "" if value["deviation"] is None else f" ± {value['deviation'] / unit:.{digits}f}"
     return f"{value['mean'] / unit:.{digits}f}{spread_text}{suffix}"
+
+
+def _more(value: dict[str, float] | None) -> str:
+    if value is None:
+        return ""
+    return f"{value['mean']:+.4f}" + ("" if value["error"] is None else f" ± {value['error']:.4f}")
 
 
 def _speed(row: dict[str, Any], key: str) -> list[str]:

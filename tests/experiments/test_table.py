@@ -50,16 +50,23 @@ def test_mean_and_spread_over_seeds_and_draws():
     assert (peer["cost"], searched["bert-base_ms"]["mean"]) == (None, 120.0)
 
 
+def test_differences_are_taken_seed_by_seed():
+    searched, drawn, peer = spread(RECORDS)
+    assert searched["difference"] is None
+    assert drawn["difference"] == {"mean": pytest.approx(-0.0825), "error": pytest.approx(0.0025)}  # 0.715 - 0.80, 0.76 - 0.84
+    assert peer["difference"] == {"mean": pytest.approx(-0.2), "error": None}
+
+
 def test_table_has_a_line_per_variant_and_one_for_the_teacher():
     assert markdown(RECORDS).splitlines() == [
-        "| task | variant | n | test | validation | of teacher | parameters | cost | ms, 1 x 128 | faster |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        "| mrpc (f1) | teacher | 2 | 0.8500 ± 0.0707 |  |  |  |  | 20.00 ± 0.00 | 6.0 |",
-        "| mrpc (f1) | searched | 2 | 0.8200 ± 0.0283 | 0.8300 ± 0.0283 | 0.969 ± 0.114 | 4.50 ± 0.00 M | 4.0 ± 0.0 "
+        "| task | variant | n | test | against searched | validation | of teacher | parameters | cost | ms, 1 x 128 | faster |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| mrpc (f1) | teacher | 2 | 0.8500 ± 0.0707 |  |  |  |  |  | 20.00 ± 0.00 | 6.0 |",
+        "| mrpc (f1) | searched | 2 | 0.8200 ± 0.0283 |  | 0.8300 ± 0.0283 | 0.969 ± 0.114 | 4.50 ± 0.00 M | 4.0 ± 0.0 "
         "| 1.50 ± 0.71 | 80.0 |",
-        "| mrpc (f1) | random | 3 | 0.7300 ± 0.0300 | 0.7400 ± 0.0300 | 0.846 ± 0.091 | 4.50 ± 0.00 M | 4.0 ± 0.0 "
-        "| 2.00 ± 0.00 | 60.0 |",
-        "| mrpc (f1) | BiLSTM | 1 | 0.6000 | 0.6100 | 0.667 | 4.50 M | - | 4.00 | 30.0 |",
+        "| mrpc (f1) | random | 3 | 0.7300 ± 0.0300 | -0.0825 ± 0.0025 | 0.7400 ± 0.0300 | 0.846 ± 0.091 | 4.50 ± 0.00 M "
+        "| 4.0 ± 0.0 | 2.00 ± 0.00 | 60.0 |",
+        "| mrpc (f1) | BiLSTM | 1 | 0.6000 | -0.2000 | 0.6100 | 0.667 | 4.50 M | - | 4.00 | 30.0 |",
     ]
 
 
