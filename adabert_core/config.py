@@ -7,6 +7,7 @@ Only the stages' `run` functions see these objects; the modules below them take 
 import dataclasses
 import difflib
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -235,6 +236,22 @@ class RunConfig:
     retrain: RetrainConfig = Field(default_factory=RetrainConfig)
     benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
     register: RegisterConfig = Field(default_factory=RegisterConfig)
+
+    def __post_init__(self) -> None:
+        if self.retrain.inherit:
+            check_inheritance(vars(self.search))
+
+
+def check_inheritance(search: Mapping[str, Any]) -> None:
+    """Checks that a search of these settings leaves weights which its student can take.
+
+    Raises:
+        UserError: it does not.
+    """
+    if search.get("genotype"):
+        raise UserError("retrain.inherit: a given search.genotype has no weights to inherit; set it to false.")
+    if search.get("proxy_channels") not in (None, search["channels"]):
+        raise UserError("retrain.inherit: the supernet is narrower than the student; set search.proxy_channels to null.")
 
 
 SECTIONS = ("data", "teacher", "targets", "search", "retrain", "benchmark", "register")

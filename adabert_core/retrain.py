@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from adabert_core.artifacts import read_manifest, write_json
-from adabert_core.config import RetrainConfig
+from adabert_core.config import RetrainConfig, check_inheritance
 from adabert_core.early_warnings import behind_static, static_baseline
-from adabert_core.errors import UserError
 from adabert_core.export import FP32, INT8, export_int8, export_student, onnx_logits, open_session
 from adabert_core.runtime import make_accelerator
 from adabert_core.search_space import Genotype
@@ -47,10 +46,8 @@ def run(
     with stage_frame(STAGE, config, inputs, output, tracker) as frame:
         teacher, targets = load_teacher(inputs["teacher"]), read_targets(inputs["targets"])
         searched = read_manifest(inputs["search"], "search").config
-        if config.inherit and searched.get("genotype"):
-            raise UserError("retrain.inherit: a given search.genotype has no weights to inherit; set it to false.")
-        if config.inherit and searched.get("proxy_channels") not in (None, searched["channels"]):
-            raise UserError("retrain.inherit: the supernet is narrower than the student; set search.proxy_channels to null.")
+        if config.inherit:
+            check_inheritance(searched)
         genotype = Genotype.load(inputs["search"] / "genotype.json")
         supernet = inputs["search"] / "supernet.safetensors" if config.inherit else None
         student, score = train_student(

@@ -39,6 +39,19 @@ def test_overrides_win_over_the_preset(preset):
     assert config.search.seed == 7
 
 
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("search.proxy_channels=32", "the supernet is narrower than the student; set search.proxy_channels to null"),
+        ("search.genotype=1 x 0>2 conv_3, 1>2 conv_3, 0>3 identity, 1>4 identity", "has no weights to inherit"),
+    ],
+)
+def test_student_cannot_inherit_what_a_search_will_not_leave(override, sentence, preset):
+    with pytest.raises(UserError, match=sentence):
+        load_run_config(preset(""), ["retrain.inherit=true", override])
+    assert load_run_config(preset(""), ["retrain.inherit=true", "search.channels=32", "search.proxy_channels=32"]).retrain.inherit
+
+
 def test_column_names_that_look_like_values_stay_text(preset):
     config = load_run_config(preset(""), ["data.label=1", "data.source=2020", "data.text=[q, a]"])
     assert (config.data.label, config.data.source, config.data.text) == ("1", "2020", ["q", "a"])
