@@ -176,6 +176,17 @@ def test_student_loads_as_a_hugging_face_model(in_process: Path) -> None:
     assert done.stdout.split() == 2 * predictions(in_process, "a superb film")
 
 
+def test_search_is_narrower_than_its_student(in_process: Path) -> None:
+    widths = {}
+    for stage, file, name in (
+        ("search", "supernet", "distilled.network.embedding.word.weight"),
+        ("retrain", "model", "network.embedding.word.weight"),
+    ):
+        with safe_open(in_process / stage / f"{file}.safetensors", "np") as tensors:
+            widths[stage] = tensors.get_slice(name).get_shape()[1]
+    assert widths == {"search": 16, "retrain": 32}  # search.proxy_channels and search.channels of the smoke preset
+
+
 def test_local_dag_gives_the_same_genotype_weights_and_metrics(
     in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path
 ) -> None:
