@@ -257,7 +257,8 @@ def kill_in(process: subprocess.Popen[bytes], output: Path, stage: str) -> None:
     seen = 0
     last: float | None = None
     for _ in range(60_000):
-        states = list((output / "checkpoints" / stage).rglob("state.pt"))
+        walk = os.walk(output / "checkpoints" / stage)  # minds no folder that goes away meanwhile
+        states = [Path(folder) / "state.pt" for folder, _, files in walk if "state.pt" in files]
         stamp = max((written for state in states if (written := written_at(state))), default=None)
         if stamp is not None and stamp != last:
             seen, last = seen + 1, stamp
