@@ -1,7 +1,7 @@
 """Dropout that costs little on a CPU: one random number serves four elements.
 
 Comes in: a model. Goes out: the same with other dropout layers. torch draws a number per element, one after the other: a
-twelfth of a small teacher's step on a CPU without bf16, and a larger part of it with bf16 (docs/LOG.md).
+twelfth of a small teacher's step on a CPU without bf16 (docs/LOG.md).
 """
 
 import torch
