@@ -82,7 +82,8 @@ class Cell(nn.Module):
 class AdaBertNetwork(nn.Module):
     """Embedding, `depth` cells and the head r_K = sum of softmax(b_K)_k s_k -> tanh -> dropout -> linear.
 
-    With `alignment` the texts of a pair are compared word by word before the first cell.
+    With `alignment` the texts of a pair are compared word by word before the first cell. With `maxima` the summary of a cell is
+    half the mean and half the maximum over positions: what a long text says once is not diluted.
     """
 
     def __init__(
@@ -98,9 +99,10 @@ class AdaBertNetwork(nn.Module):
         separator_id: int | None,
         dropout: float,
         alignment: bool = False,
+        maxima: bool = False,
     ) -> None:
         super().__init__()
-        self.separator_id = separator_id
+        self.separator_id, self.maxima = separator_id, maxima
         self.embedding = Embedding(vocab_size, channels, max_length, dropout, pair=separator_id is not None)
         self.alignment = Alignment(channels) if alignment else None
         self.cells = nn.ModuleList(Cell(channels, candidates) for _ in range(depth))
@@ -114,7 +116,7 @@ class AdaBertNetwork(nn.Module):
         return found if self.embedding.segment is None else {**found, "segment": self.embedding.segment.weight}
 
     def summaries(self, input_ids: Tensor, attention_mask: Tensor, depth: int, gates: Gates | None = None) -> Tensor:
-        """Ids and mask (B, L) -> s (depth + 1, B, C): the mean over real positions of the embedding and of every cell."""
+        """Ids and mask (B, L) -> s (depth + 1, B, C): the embedding and every cell summed up over the real positions."""
         if self.separator_id is None:
             positions = Positions.of(attention_mask, self.training)
             first = second = self.embedding(self.embedding.word(input_ids), positions, 0)
@@ -132,7 +134,8 @@ class AdaBertNetwork(nn.Module):
         states = [start]
         for cell in list(self.cells)[:depth]:
             first, second = second, cell(first, second, positions, gates)
-            states.append(positions.mean(second))
+            mean = positions.mean(second)
+            states.append((mean + positions.maximum(second)) / 2 if self.maxima else mean)
         return torch.stack(states)
 
     def logits(self, summaries: Tensor, depth: int) -> Tensor:

@@ -56,6 +56,13 @@ class Positions(NamedTuple):
         """Mean of x (B, L, C) over the real positions, (B, C) in float32."""
         return x.mean(1, dtype=torch.float32) if self.mask is None else masked_mean(x, self.mask)
 
+    def maximum(self, x: Tensor) -> Tensor:
+        """Maximum of x (B, L, C) over the real positions, (B, C) in float32; zero for a text without any."""
+        if self.mask is None:
+            return x.amax(1).float()
+        found = x.float().masked_fill(self.mask == 0, torch.finfo(torch.float32).min).amax(1)
+        return found * self.mask.amax(1)
+
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of x (B, L, C) over the positions where mask (B, L, 1) is 1, (B, C) in float32."""

@@ -24,8 +24,7 @@ _LOSSES: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
 class AdaBertConfig(PreTrainedConfig):
     """Architecture of a derived student, `genotype` being the content of genotype.json, or of a peer (see `peers`).
 
-    Students of pairs have an `alignment`; those of before it was there do not.
-
+    Students of pairs have an `alignment`, and the summaries of all of them `maxima`; those of before these were there do not.
     A multi-label student has `thresholds` as well: the probability of each label above which it is given.
     """
 
@@ -41,12 +40,13 @@ class AdaBertConfig(PreTrainedConfig):
         dropout: float = 0.1,
         architecture: str = "adabert",
         alignment: bool = False,
+        maxima: bool = False,
         **kwargs: Any,
     ) -> None:
         self.vocab_size, self.channels, self.max_position_embeddings = vocab_size, channels, max_position_embeddings
         self.genotype = genotype or {"depth": 1, "edges": []}
         self.separator_id, self.dropout, self.architecture = separator_id, dropout, architecture
-        self.alignment = alignment
+        self.alignment, self.maxima = alignment, maxima
         super().__init__(**kwargs)
 
 
@@ -77,6 +77,7 @@ class AdaBertForSequenceClassification(PreTrainedModel):
                 candidates=genotype.candidates(),
                 depths=[genotype.depth],
                 alignment=config.alignment,
+                maxima=config.maxima,
                 **shared,
             )
         self.post_init()

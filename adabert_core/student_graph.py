@@ -5,8 +5,7 @@ logits (batch, classes). What the network writes as many operations is put toget
   - Every state is a table of rows (batch * length, C). The convolutions that add up to one state are one matrix product over
     the rows around each position; a row outside the text is a row of zeros, so no mask is applied to it.
   - ReLU and the pools commute with positive factors, so the shares of nodes and depths go into the weights.
-  - A node that no other node reads is added to its cell's output at once. The last cell is only averaged, and the average
-    goes through a convolution before its weights do.
+  - A node that no other node reads is added to its cell's output at once.
 """
 
 import dataclasses
@@ -79,19 +78,16 @@ class StudentGraph:
         first, second, means = self._embedded(shares[0])
         self._number_rows()
         self.nothing = first.tensor  # times zero, for a sum without terms
-        pooled: dict[str, float] = {} if means else {first.tensor: 1.0}
+        half = 0.5 if self.network.maxima else 1.0
+        averaged, cells = {} if means else {first.tensor: 1.0}, []
         for k, cell in enumerate(self.network.cells, 1):
             terms = self._cell(cast("Cell", cell), f"cell{k}", first, second, shares[k])
-            if k < self.depth:
-                first, second = second, State(self._sum(terms, f"cell{k}"), shares[k])
-                pooled[second.tensor] = pooled.get(second.tensor, 0.0) + 1.0
-        for (operation, tensor), factor in terms.others.items():
-            pooled_tensor = self._other(operation, tensor)
-            pooled[pooled_tensor] = pooled.get(pooled_tensor, 0.0) + factor
-        if terms.taps:
-            means.append(self._averaged_taps(terms, f"cell{self.depth}"))
-        if pooled:
-            means.append(self._mean(self._total([self._times(tensor, factor) for tensor, factor in pooled.items()]), self.mask))
+            first, second = second, State(self._sum(terms, f"cell{k}"), shares[k])
+            averaged[second.tensor] = averaged.get(second.tensor, 0.0) + half
+            cells.append(second.tensor)
+        means.append(self._mean(self._total([self._times(tensor, factor) for tensor, factor in averaged.items()]), self.mask))
+        if self.network.maxima:
+            means.append(self._times(self._total(self._maxima(cells)), half))
         head = self.network.classifier
         summary = add("Tanh", self._total(means))
         add("Gemm", summary, _array(head.weight).T, _array(head.bias), name="logits")
@@ -196,7 +192,7 @@ class StudentGraph:
         likeness = add("Mul", likeness, alignment.sharpness.item() / self.channels)
         weight, found = _array(alignment.compare.weight).T, []
         for text, matrix in enumerate((likeness, add("Transpose", likeness, perm=[0, 2, 1]))):
-            pads = add("Mul", add("Sub", masks[1 - text], 1.0), -OUT_OF_REACH)
+            pads = add("Mul", add("Sub", 1.0, masks[1 - text]), OUT_OF_REACH)
             shares = add("Softmax", add("Add", matrix, add("Unsqueeze", pads, [1])), axis=-1)
             aligned = add("MatMul", shares, units[1 - text])
             features = {
@@ -247,21 +243,6 @@ class StudentGraph:
             parts.append(self.arithmetic.multiply(self.graph, rows, weights, np.asarray(terms.bias), f"{name}.product"))
         return self._total(parts, name) if parts else self.graph.add("Mul", self.nothing, 0.0, name=name)
 
-    def _averaged_taps(self, terms: Terms, name: str) -> str:
-        """Mean (B, C) over real positions of the convolutions in a sum: every tap's mean, then the weights."""
-        add = self.graph.add
-        padded = add("Pad", self._shares(self.mask), [0, _REACH, 0, _REACH], 0.0)
-        means, weights = [], []
-        for tensor in dict.fromkeys(tensor for tensor, _ in terms.taps):
-            offsets = sorted(offset for owner, offset in terms.taps if owner == tensor)
-            columns = add("Add", self.span, _REACH - np.asarray(offsets)[:, None])  # (k, L)
-            seen = add("Mul", add("Gather", padded, columns, axis=1), add("Unsqueeze", self.mask, [1]))  # (B, k, L)
-            means.append(add("MatMul", seen, add("Reshape", add("Relu", tensor), self.table_shape)))  # (B, k, C)
-            weights += [(f"{name}.means", terms.taps[(tensor, offset)]) for offset in offsets]
-        joined = add("Concat", *means, axis=1)
-        rows = add("Reshape", joined, [-1, len(weights) * self.channels], name=f"{name}.means")
-        return self.arithmetic.multiply(self.graph, self._positive(rows), weights, np.asarray(terms.bias), name)
-
     def _positive(self, tensor: str) -> str:
         if tensor not in self.read:
             self.read[tensor] = self.arithmetic.positive(self.graph, tensor)
@@ -298,6 +279,13 @@ class StudentGraph:
         add = self.graph.add
         shares = add("Unsqueeze", self._shares(mask), [1])
         return add("Squeeze", add("MatMul", shares, add("Reshape", tensor, self.table_shape)), [1])
+
+    def _maxima(self, tensors: list[str]) -> list[str]:
+        """Maximum of each table of rows (B * L, C) over the real positions -> (B, C) each."""
+        add = self.graph.add
+        pads = add("Unsqueeze", add("Mul", add("Sub", 1.0, self.mask), OUT_OF_REACH), [2])  # (B, L, 1)
+        real = [add("Add", add("Reshape", tensor, self.table_shape), pads) for tensor in tensors]
+        return [add("ReduceMax", rows, [1], keepdims=0) for rows in real]
 
     def _times(self, tensor: str, factor: float) -> str:
         return tensor if factor == 1 else self.graph.add("Mul", tensor, factor)

@@ -84,5 +84,6 @@ def build_supernet(
         separator_id=separator_id,
         dropout=dropout,
         alignment=separator_id is not None,
+        maxima=True,
     )
     return Supernet(network, k_max, num_labels, generator, task)

@@ -34,6 +34,7 @@ def distilled(pair, device, dropout=0.0):
         separator_id=SEPARATOR if pair else None,
         dropout=dropout,
         alignment=pair,
+        maxima=True,
     )
     return DistilledNetwork(network, 2, CLASSES).to(device).train()
 

@@ -52,7 +52,7 @@ NO_CONVOLUTION = Genotype(
 NOTHING_INSIDE = Genotype(3, ((0, 2, "zero"), (1, 2, "zero"), (2, 3, "conv_3"), (2, 4, "identity"), (3, 4, "zero")))
 
 
-def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40, alignment=True):
+def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40, alignment=True, maxima=True):
     """Random weights and statistics, in evaluation mode."""
     torch.manual_seed(seed)
     config = AdaBertConfig(
@@ -63,6 +63,7 @@ def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40, align
         separator_id=separator_id,
         num_labels=classes,
         alignment=alignment and separator_id is not None,
+        maxima=maxima,
     )
     model = AdaBertForSequenceClassification(config).eval()
     with torch.no_grad():
@@ -127,6 +128,16 @@ def test_onnx_answers_as_torch_at_any_batch_and_length(genotype, pair, tmp_path)
     assert isinstance(session, onnxruntime.InferenceSession)
 
 
+def test_students_of_before_there_were_maxima_are_exported_without(tmp_path):
+    rows, answers = rows_of(pair=False), []
+    for maxima in (False, True):
+        model = student(CONVOLUTIONS, maxima=maxima)
+        export_student(model, tmp_path / "model.onnx")
+        answers.append(onnx_logits(open_session(tmp_path / "model.onnx", threads=1), rows, 7))
+        np.testing.assert_allclose(answers[-1], expected_logits(model, rows), atol=1e-5, rtol=0)
+    assert np.abs(answers[1] - answers[0]).max() > 1e-2
+
+
 @pytest.mark.parametrize("genotype", [EVERY_KIND, CONVOLUTIONS, NO_CONVOLUTION], ids=["every_kind", "convolutions", "pools"])
 @pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
 def test_int8_answers_nearly_as_fp32_and_padding_changes_nothing(genotype, pair, tmp_path):
@@ -160,7 +171,7 @@ def test_ranges_are_the_greatest_values_that_real_rows_reach():
     handle.remove()
     share = torch.softmax(model.network.depth_weights["3"], dim=0)[0].item()  # which the graph keeps in the state
     assert found["embedding"] == pytest.approx(share * max(seen), rel=1e-5)
-    assert set(found) == {"embedding", "cell1.node2", "cell1", "cell2.node2", "cell2", "cell3.means"}
+    assert set(found) == {"embedding", "cell1.node2", "cell1", "cell2.node2", "cell2", "cell3.node2"}
 
 
 def test_exported_student_holds_no_path_of_this_machine(tmp_path):

@@ -30,7 +30,7 @@ def unsettle(module, seed=0):
     return module
 
 
-def derived(genotype, separator_id=None, dropout=0.0, alignment=True):
+def derived(genotype, separator_id=None, dropout=0.0, alignment=True, maxima=True):
     return unsettle(
         AdaBertNetwork(
             vocab_size=VOCABULARY,
@@ -43,6 +43,7 @@ def derived(genotype, separator_id=None, dropout=0.0, alignment=True):
             separator_id=separator_id,
             dropout=dropout,
             alignment=alignment and separator_id is not None,
+            maxima=maxima,
         )
     )
 
@@ -151,6 +152,18 @@ def test_cell_output_is_the_weighted_sum_of_its_nodes():
 
 
 @torch.no_grad()
+def test_summary_of_a_cell_is_half_the_mean_and_half_the_maximum_of_its_real_positions():
+    genotype = Genotype(1, ((0, 2, "identity"), (0, 3, "identity"), (0, 4, "identity")))  # a cell that gives its input
+    network, (ids, mask) = derived(genotype).eval(), padded([[5, 6, 7], [8]])
+    word, position = network.embedding.word.weight, network.embedding.position.weight
+    vectors = network.embedding.norm(word[[5, 6, 7]] + position[:3])
+    expected = (vectors.mean(0) + vectors.amax(0)) / 2
+    torch.testing.assert_close(network.summaries(ids, mask, 1)[1, 0], expected)
+    old = derived(genotype, maxima=False).eval()
+    torch.testing.assert_close(old.summaries(ids, mask, 1)[1, 0], vectors.mean(0))
+
+
+@torch.no_grad()
 def test_head_mixes_the_summaries_of_all_layers():
     network = derived(Genotype(2, ())).eval()
     network.depth_weights["2"].copy_(torch.tensor([0.2, 0.3, 0.5]).log())
@@ -209,6 +222,7 @@ def test_supernet_with_one_hot_alpha_is_the_derived_student(tmp_path, depth, sep
         genotype={"depth": depth, "edges": [{"source": s, "target": t, "operation": o} for s, t, o in genotype.operations]},
         separator_id=separator,
         alignment=separator is not None,
+        maxima=True,
     )
     student = AdaBertForSequenceClassification(config)
     distilled = DistilledNetwork(student.network, depth, 2)

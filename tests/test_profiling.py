@@ -17,11 +17,10 @@ def test_work_is_what_the_genotype_needs(tmp_path):
     export_student(model, tmp_path / "model.onnx")
     text = np.full((1, 10), 7), np.ones((1, 10), np.int64)
     operations, moved = work(tmp_path / "model.onnx", *text)
-    # cell 1, both inputs the same: 5 taps, then 5 + 3; cell 2: 3 + 5, then 5 + 3; cell 3: 3 + 5, and the rest on one averaged row
-    taps, averaged = 5 + 8 + 8 + 8 + 8, 5 + 3
-    means = 1 + averaged  # of all states together, and of what each averaged tap reads
-    assert operations == 2 * 8 * 8 * (10 * taps + averaged) + 2 * 8 * 3 + 2 * 10 * 8 * means
-    weights, biases = 8 * 8 * (taps + averaged) + 8 * 3, 6 * 8 + 3
+    # cell 1, both inputs the same: 5 taps, then 5 + 3; cells 2 and 3: 3 + 5, then 5 + 3; and the mean of all states together
+    taps = 5 + 8 + 2 * (8 + 8)
+    assert operations == 2 * 8 * 8 * 10 * taps + 2 * 8 * 3 + 2 * 10 * 8
+    weights, biases = 8 * 8 * taps + 8 * 3, 6 * 8 + 3
     assert moved == 4 * (weights + biases + 10 * 8)
     export_int8(model, tmp_path / "model_int8.onnx", rows_of(pair=False), np.arange(5))
     assert work(tmp_path / "model_int8.onnx", *text)[0] == operations

@@ -32,6 +32,7 @@ def folder(request, tmp_path_factory, bert_folder):
         genotype=json.loads(EVERY_KIND.to_json()),
         separator_id=tokenizer.sep_token_id if request.param else None,
         alignment=request.param,
+        maxima=True,
         id2label={0: "bad", 1: "good"},
     )
     model = AdaBertForSequenceClassification(settings).eval()
