@@ -98,7 +98,6 @@ def run(
                     targets,
                     trial_settings(config),
                     proxy_channels(config),
-                    costs,
                     0.0 if budget.limit else config.beta,
                 ),
                 k_max=config.k_max,

@@ -196,6 +196,38 @@ def cell_cost(genotype: Genotype, costs: list[float]) -> float:
     return genotype.depth * sum(costs[PRIMITIVES.index(o)] for _, _, o in genotype.operations)
 
 
+def deployed_products(genotype: Genotype) -> int:
+    """How many products with a (C, C) matrix a position of the deployed student takes, a pool counting as one.
+
+    Convolutions that add up to one state are one there and share the offsets they have in common (structural
+    re-parameterization, Ding et al. 2021), and so do all nodes that no other node reads: six convolutions of width 3 over both
+    inputs are six products a cell, in a chain they are up to eighteen.
+    """
+    readers = {source for source, _, operation in genotype.operations if source >= INPUTS and operation != "zero"}
+    products, pools = 0, set()
+    for cell in range(genotype.depth):
+        taps = set()
+        for source, target, operation in genotype.operations:
+            state = (max(cell - 1 + source, 0), 0) if source < INPUTS else (cell + 1, source)  # the first cell's inputs are one
+            total = target if target in readers else None
+            taps |= {(total, state, offset) for offset in _offsets(operation)}
+            if "pool" in operation:
+                pools.add((operation, state))
+        products += len(taps)
+    return products + len(pools)
+
+
+def most_products(depth: int) -> int:
+    """More products than any cells of that depth take: the widest convolution on every edge, nothing shared."""
+    return depth * NODES * KEPT_PER_NODE * max(map(kernel_of, PRIMITIVES))
+
+
+def _offsets(operation: str) -> list[int]:
+    """Where a convolution reads, in positions from its own."""
+    taps, step = kernel_of(operation), 2 if operation.startswith("dil") else 1
+    return [step * (tap - taps // 2) for tap in range(taps)]
+
+
 def matched_layer(student_layer: int, depth: int, teacher_layers: int) -> int:
     """J = ceil(m * J / K): the teacher layer that layer m of a student of depth K learns from; the last one if K is 0."""
     if depth == 0:

@@ -67,7 +67,7 @@ class StudentGraph:
         self.arithmetic, self.graph = arithmetic, Graph()
         self.read: dict[str, str] = {}  # tensor -> its ReLU, ready to be multiplied
         self._windows_made: dict[tuple[tuple[int, int], ...], str] = {}
-        self._pools: dict[tuple[str, str], str] = {}
+        self.pools: dict[tuple[str, str], str] = {}
 
     def build(self, watched: bool = False) -> onnx.ModelProto:
         """Returns the model; `watched` makes every tensor that int8 would round an output as well."""
@@ -252,9 +252,9 @@ class StudentGraph:
         """An operation without weights on a state (B * L, C)."""
         if operation == "identity":
             return tensor
-        if (operation, tensor) not in self._pools:
-            self._pools[(operation, tensor)] = self._pool(operation, tensor)
-        return self._pools[(operation, tensor)]
+        if (operation, tensor) not in self.pools:
+            self.pools[(operation, tensor)] = self._pool(operation, tensor)
+        return self.pools[(operation, tensor)]
 
     def _pool(self, operation: str, tensor: str) -> str:
         add, zeros = self.graph.add, np.zeros((1, self.channels), np.float32)

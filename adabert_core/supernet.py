@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from adabert_core.distillation import DistilledNetwork
 from adabert_core.network import AdaBertNetwork, Gates
-from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, all_candidates, derive, edge_name
+from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, all_candidates, deployed_products, derive, edge_name
 from adabert_core.tasks import CLASSIFICATION, Task
+
+_DRAWS = 4  # of uniform cells for one that is tried
 
 
 class Supernet(nn.Module):
@@ -39,16 +41,18 @@ class Supernet(nn.Module):
     def candidates(self, count: int, explored: int, generator: torch.Generator) -> list[Genotype]:
         """The structure that alpha favours, others drawn from alpha (log p + Gumbel noise), the last `explored` uniformly.
 
-        All are different. The uniform ones are there because shared weights favour operations without weights of their own.
+        All are different. The uniform ones are there because shared weights favour operations without weights of their own; of
+        every few drawn the cheapest to deploy is taken, since what a cell costs says little of what it can learn.
         """
         found = [self.genotype()]
         favoured = torch.log_softmax(self.alpha_c.detach().cpu(), -1)
-        for logs, wanted in ((favoured, count - explored), (torch.zeros_like(favoured), count)):
+        depth = [0.0] * (found[0].depth - 1) + [1.0]
+        for logs, draws, wanted in ((favoured, 1, count - explored), (torch.zeros_like(favoured), _DRAWS, count)):
             for _ in range(100 * count):  # a decided alpha has few cells to draw
                 if len(found) >= wanted:
                     break
-                noise = -torch.log(-torch.log(torch.rand(logs.shape, generator=generator).clamp(min=1e-20)))
-                cell = derive((logs + noise).tolist(), [0.0] * (found[0].depth - 1) + [1.0])
+                noise = -torch.log(-torch.log(torch.rand((draws, *logs.shape), generator=generator).clamp(min=1e-20)))
+                cell = min((derive(drawn.tolist(), depth) for drawn in logs + noise), key=deployed_products)
                 if cell not in found:
                     found.append(cell)
         return found

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from adabert_core.config import RetrainConfig
 from adabert_core.runtime import make_accelerator
-from adabert_core.search_space import EDGES, Genotype, cell_cost
+from adabert_core.search_space import Genotype, deployed_products, most_products
 from adabert_core.storage import Checkpoints
 from adabert_core.student_training import network_logits, train_student
 from adabert_core.target_rows import Targets
@@ -31,7 +31,6 @@ class Trial(NamedTuple):
     targets: Targets
     config: RetrainConfig
     channels: int
-    costs: list[float]
     beta: float
 
 
@@ -80,6 +79,7 @@ def choose_by_trials(
 def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpoints, key: str) -> dict[str, Any]:
     """Returns depth, log loss on validation, cost in [0, 1] and objective (log loss + beta * cost) of one short training.
 
+    Unlike the supernet's, which is a sum over edges as its gradient needs it, this cost is that of the deployed student.
     For regression the log loss is the mean squared error in standard deviations.
     """
     saved = checkpoints.load(f"{key}/result")
@@ -103,7 +103,7 @@ def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpo
     fp32 = make_accelerator(trial.config.device, "fp32")
     logits = network_logits(student.to(fp32.device).network, genotype.depth, rows, fp32).astype(float)
     loss = trial.targets.task.validation_loss(validation.labels, logits)
-    cost = cell_cost(genotype, trial.costs) / (k_max * len(EDGES))
+    cost = deployed_products(genotype) / most_products(k_max)
     shape = " ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations)
     steps = trial.config.max_steps
     found = {

@@ -1,6 +1,9 @@
+import random
+import statistics
+
 import torch
 
-from adabert_core.search_space import PRIMITIVES
+from adabert_core.search_space import PRIMITIVES, deployed_products, random_genotype
 from adabert_core.supernet import build_supernet
 
 
@@ -38,6 +41,13 @@ def test_a_decided_alpha_still_leaves_room_to_explore():
     assert len(drawn) >= 1
     assert len(explored) >= 3
     assert all(len(operations(cell)) > 2 for cell in explored)
+
+
+def test_what_is_explored_is_cheaper_to_deploy_than_what_a_uniform_draw_gives():
+    rng = random.Random(0)
+    uniform = statistics.median(deployed_products(random_genotype(rng, 2)) for _ in range(200))
+    explored = supernet("conv_7", 50.0).candidates(20, 19, torch.Generator().manual_seed(1))[1:]
+    assert statistics.median(map(deployed_products, explored)) < 0.8 * uniform
 
 
 def test_draws_follow_alpha_where_none_are_uniform():

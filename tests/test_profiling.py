@@ -1,13 +1,17 @@
 """The profile of a small student: its parts, and the floor counted by hand."""
 
 import json
+import random
 
 import numpy as np
 import onnx
 import pytest
 
+from adabert_core.arithmetic import Fp32
 from adabert_core.export import export_int8, export_student
 from adabert_core.profiling import profile, table_text, work
+from adabert_core.search_space import deployed_products, random_genotype
+from adabert_core.student_graph import StudentGraph
 from tests.test_export import CONVOLUTIONS, SEP, rows_of, student
 from tests.test_serving import folder  # noqa: F401 - a fixture
 
@@ -27,6 +31,18 @@ def test_work_is_what_the_genotype_needs(tmp_path):
     kinds = [node.op_type for node in onnx.load(tmp_path / "model_int8.onnx").graph.node]
     assert kinds.count("MatMulIntegerToFloat") == 6
     assert kinds.count("Gemm") == 1  # the classifier
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_products_and_pools_of_the_deployed_graph_are_those_that_the_search_counts(seed, tmp_path):
+    genotype = random_genotype(random.Random(seed), 3)
+    model = student(genotype)
+    export_student(model, tmp_path / "model.onnx")
+    operations, _ = work(tmp_path / "model.onnx", np.full((1, 10), 7), np.ones((1, 10), np.int64))
+    products = (operations - 2 * 8 * 3 - 2 * 10 * 8) // (2 * 8 * 8 * 10)  # without the classifier and the mean
+    graph = StudentGraph(model, Fp32(8))
+    graph.build()
+    assert deployed_products(genotype) == products + len(graph.pools)
 
 
 def test_work_on_a_pair_is_that_on_its_longer_text_and_the_comparison(tmp_path):

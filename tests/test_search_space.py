@@ -13,8 +13,10 @@ from adabert_core.search_space import (
     all_candidates,
     cell_cost,
     cell_count,
+    deployed_products,
     derive,
     matched_layer,
+    most_products,
     random_genotype,
     size_flops_costs,
 )
@@ -129,6 +131,22 @@ def test_costs_lie_in_zero_to_one_and_grow_with_the_kernel(channels):
     assert costs["conv_3"] < costs["conv_5"] < 1.0
     assert costs["zero"] == costs["identity"] == 0.0
     assert costs["avg_pool_3"] < costs["conv_3"]
+
+
+def test_deployed_convolutions_share_what_they_read():
+    parallel = "0>2 conv_3, 1>2 conv_3, 0>3 conv_3, 1>3 dil_conv_3, 0>4 identity, 1>4 avg_pool_3"
+    # The first cell's inputs are one: offsets -2 to 2. Later, 0 is read at -1, 0, 1 and 1 at -2 to 2; cell k's input 0 is cell
+    # k - 1's input 1, and its pool is there already.
+    assert deployed_products(Genotype.parse(f"1 x {parallel}")) == 5 + 1
+    assert deployed_products(Genotype.parse(f"3 x {parallel}")) == 5 + 2 * (3 + 5) + 3
+    chain = "0>2 conv_3, 1>2 conv_3, 1>3 conv_3, 2>3 conv_3, 2>4 conv_3, 3>4 conv_3"  # each node is a product of its own
+    assert deployed_products(Genotype.parse(f"2 x {chain}")) == (3 + 6 + 6) + 3 * 6
+
+
+def test_nothing_takes_more_products_than_the_widest_chain():
+    widest = "0>2 dil_conv_7, 1>2 conv_7, 1>3 dil_conv_7, 2>3 conv_7, 2>4 dil_conv_7, 3>4 conv_7"
+    shared = 3  # by the first cell's inputs, which are one
+    assert deployed_products(Genotype.parse(f"4 x {widest}")) == most_products(4) - shared
 
 
 def test_cell_cost_counts_every_cell():

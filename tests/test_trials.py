@@ -20,7 +20,7 @@ def choose(monkeypatch, objectives, **settings):
         return {"objective": objectives(genotype, steps), "key": key}
 
     monkeypatch.setattr(trials, "run_trial", run_trial)
-    trial = Trial(None, None, RetrainConfig(max_steps=250), 8, [], 0.01)
+    trial = Trial(None, None, RetrainConfig(max_steps=250), 8, 0.01)
     options = {"k_max": 3, "finalists": 2, "final_steps": 600, "checkpoints": Checkpoints(None), "checkpoint_key": "t"}
     chosen, found = choose_by_trials([FAVOURITE, SECOND, THIRD], trial, **{**options, **settings})
     return chosen, found, order
