@@ -73,7 +73,7 @@ format: $(READY) ## let ruff sort and format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 compile: $(READY) ## write the DAG as one IR YAML, build/adabert_pipeline.yaml, with CONFIG's values as defaults
-	@$(BIN)/python -m pipelines.run compile --config $(CONFIG) $(SETS) $(if $(IMAGE),--image $(IMAGE))
+	@$(BIN)/python -m pipelines.run compile --config $(CONFIG) $(SETS) $(if $(IMAGE),--image $(IMAGE)) $(ARGS)
 
 submit: $(READY) ## run the DAG once on Kubeflow Pipelines at ENDPOINT; ARGS=--wait follows it
 	@$(BIN)/python -m pipelines.run submit $(SERVER) $(JOB) $(ARGS)
@@ -89,7 +89,7 @@ manifests: $(EXTRAS_READY) ## render every Kubernetes overlay and option into bu
 	@$(BIN)/python manifests/render.py
 
 dashboard: $(READY) ## MLflow on http://127.0.0.1:PORT over the runs of this checkout
-	@$(BIN)/mlflow server --backend-store-uri $(TRACKING) --host 127.0.0.1 --port $(PORT)
+	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --backend-store-uri $(TRACKING) --host 127.0.0.1 --port $(PORT)
 
 docs: $(READY) ## build the site into build/site; index.html there needs no server
 	@NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict

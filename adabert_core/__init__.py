@@ -13,6 +13,9 @@ __version__ = "0.2.0"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
+# Before MLflow is imported: nothing is sent but where the user has it sent.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 
 def _register_student(module: Any) -> None:
     """Teaches transformers' Auto classes the student; too early in transformers' own import it leaves it to a later hook."""

@@ -94,7 +94,7 @@ def report(run_folder: Path) -> None:
 
 @cli.command()
 @click.argument("run_folder", type=click.Path(path_type=Path))
-@click.option("--to", "target", type=click.Path(path_type=Path), required=True, help="Folder to make, or to make anew.")
+@click.option("--to", "target", type=click.Path(path_type=Path), required=True, help="Folder to make; it may not exist yet.")
 def export(run_folder: Path, target: Path) -> None:
     """Write a run's student with a model card into a folder that can be uploaded to a model hub as it is."""
     from adabert_core.card import export_run

@@ -50,7 +50,7 @@ def probes_at_chance(accuracy: np.ndarray, labels: np.ndarray) -> str:
         return ""
     return (
         f"no teacher layer's probe is better than always answering the largest class ({accuracy.max():.3f} at best, "
-        f"{majority:.3f}): raise teacher.epochs, try the other targets.pooling, or set search.final_weight and "
+        f"{majority:.3f}): raise teacher.min_steps, try the other targets.pooling, or set search.final_weight and "
         "retrain.final_weight to 1"
     )
 
@@ -94,7 +94,7 @@ def behind_static(student: float, static: float, metric: str) -> str:
         return ""
     return (
         f"the student's validation {metric.replace('_', ' ')} ({student:.3f}) is below that of logistic regression on mean word "
-        f"vectors ({static:.3f}): raise retrain.epochs or retrain.max_steps, or take retrain.architecture=static_linear"
+        f"vectors ({static:.3f}): raise retrain.max_steps, or take retrain.architecture=static_linear"
     )
 
 

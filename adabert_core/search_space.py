@@ -197,11 +197,11 @@ def cell_cost(genotype: Genotype, costs: list[float]) -> float:
 
 
 def deployed_products(genotype: Genotype) -> int:
-    """How many products with a (C, C) matrix a position of the deployed student takes, a pool counting as one.
+    """How many products with a (C, C) matrix a position of the deployed student takes.
 
-    Convolutions that add up to one state are one there and share the offsets they have in common (structural
-    re-parameterization, Ding et al. 2021), and so do all nodes that no other node reads: six convolutions of width 3 over both
-    inputs are six products a cell, in a chain they are up to eighteen.
+    A pool, or what else has no weights and is no identity, counts as one. Convolutions that add up to one state are one there and
+    share the offsets they have in common (structural re-parameterization, Ding et al. 2021), and so do all nodes that no other node
+    reads: six convolutions of width 3 over both inputs are six products a cell, in a chain they are up to eighteen.
     """
     readers = {source for source, _, operation in genotype.operations if source >= INPUTS and operation != "zero"}
     products, pools = 0, set()
@@ -211,7 +211,7 @@ def deployed_products(genotype: Genotype) -> int:
             state = (max(cell - 1 + source, 0), 0) if source < INPUTS else (cell + 1, source)  # the first cell's inputs are one
             total = target if target in readers else None
             taps |= {(total, state, offset) for offset in _offsets(operation)}
-            if "pool" in operation:
+            if operation not in ("identity", "zero") and not kernel_of(operation):
                 pools.add((operation, state))
         products += len(taps)
     return products + len(pools)

@@ -95,7 +95,7 @@ def run(
         frame.warn(other_labels(teacher.own_labels, dataset.labels))
         found = teacher.scores(validation_rows, validation_labels, task, accelerator)
         if said := task.useless(found, validation_labels):
-            frame.warn(f"the teacher is no better than {said}: check data.label, or raise teacher.epochs")
+            frame.warn(f"the teacher is no better than {said}: check data.label, or raise teacher.min_steps")
         teacher.save(frame.path)
         frame.metrics.update({f"validation_{name}": value for name, value in found.items()})
         frame.metrics["parameters"] = sum(p.numel() for p in model.parameters())
