@@ -200,7 +200,7 @@ def deployed_products(genotype: Genotype) -> int:
     """How many products with a (C, C) matrix a position of the deployed student takes.
 
     A pool, or what else has no weights and is no identity, counts as one. Convolutions that add up to one state are one there and
-    share the offsets they have in common (structural re-parameterization, Ding et al. 2021), and so do all nodes that no other node
+    share the offsets they have in common (structural re-parameterization, Ding et al. 2021), and so do all nodes that none
     reads: six convolutions of width 3 over both inputs are six products a cell, in a chain they are up to eighteen.
     """
     readers = {source for source, _, operation in genotype.operations if source >= INPUTS and operation != "zero"}
