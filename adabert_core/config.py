@@ -239,15 +239,17 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.retrain.inherit:
-            check_inheritance(vars(self.search))
+            check_inheritance(vars(self.search), self.retrain.architecture)
 
 
-def check_inheritance(search: Mapping[str, Any]) -> None:
-    """Checks that a search of these settings leaves weights which its student can take.
+def check_inheritance(search: Mapping[str, Any], architecture: str) -> None:
+    """Checks that a search of these settings leaves weights which a student of this architecture can take.
 
     Raises:
         UserError: it does not.
     """
+    if architecture != "adabert":
+        raise UserError(f"retrain.inherit: a {architecture} has nothing to inherit from a supernet; set it to false.")
     if search.get("genotype"):
         raise UserError("retrain.inherit: a given search.genotype has no weights to inherit; set it to false.")
     if search.get("proxy_channels") not in (None, search["channels"]):
@@ -342,6 +344,9 @@ def checked(cls: type, raw: Any, prefix: str) -> Any:
         raise UserError(_first_sentence(error, cls, prefix)) from error
 
 
+_RENAMED = {"trial_channels": "proxy_channels"}  # since 0.2.0
+
+
 def _first_sentence(error: ValidationError, cls: type, prefix: str) -> str:
     first = error.errors()[0]
     loc = [str(part) for part in first["loc"] if not isinstance(part, int)]
@@ -350,7 +355,8 @@ def _first_sentence(error: ValidationError, cls: type, prefix: str) -> str:
         for part in loc[:-1]:
             owner = typing.get_type_hints(owner).get(part, owner)
         known = [field.name for field in dataclasses.fields(owner)]
-        near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.0)
-        return f"unknown key {prefix}{'.'.join(loc)}: did you mean {prefix}{'.'.join([*loc[:-1], near[0]])}?"
+        (near,) = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.0)
+        near = _RENAMED.get(loc[-1], near)
+        return f"unknown key {prefix}{'.'.join(loc)}: did you mean {prefix}{'.'.join([*loc[:-1], near])}?"
     depth = 2 if cls is RunConfig and loc and loc[0] in SECTIONS else 1
     return f"{prefix}{'.'.join(loc[:depth])}: {first['msg'].lower()}, got {first['input']!r}."

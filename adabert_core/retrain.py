@@ -47,7 +47,7 @@ def run(
         teacher, targets = load_teacher(inputs["teacher"]), read_targets(inputs["targets"])
         searched = read_manifest(inputs["search"], "search").config
         if config.inherit:
-            check_inheritance(searched)
+            check_inheritance(searched, config.architecture)
         genotype = Genotype.load(inputs["search"] / "genotype.json")
         supernet = inputs["search"] / "supernet.safetensors" if config.inherit else None
         student, score = train_student(

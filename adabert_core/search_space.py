@@ -196,7 +196,7 @@ def cell_cost(genotype: Genotype, costs: list[float]) -> float:
     return genotype.depth * sum(costs[PRIMITIVES.index(o)] for _, _, o in genotype.operations)
 
 
-def deployed_products(genotype: Genotype) -> int:
+def deployed_products(genotype: Genotype, pair: bool) -> int:
     """How many products with a (C, C) matrix a position of the deployed student takes.
 
     A pool, or what else has no weights and is no identity, counts as one. Convolutions that add up to one state are one there and
@@ -204,11 +204,11 @@ def deployed_products(genotype: Genotype) -> int:
     reads: six convolutions of width 3 over both inputs are six products a cell, in a chain they are up to eighteen.
     """
     readers = {source for source, _, operation in genotype.operations if source >= INPUTS and operation != "zero"}
-    products, pools = 0, set()
+    products, pools, lowest = 0, set(), -1 if pair else 0  # the first cell's inputs are the texts of a pair, or one and the same
     for cell in range(genotype.depth):
         taps = set()
         for source, target, operation in genotype.operations:
-            state = (max(cell - 1 + source, 0), 0) if source < INPUTS else (cell + 1, source)  # the first cell's inputs are one
+            state = (max(cell - 1 + source, lowest), 0) if source < INPUTS else (cell + 1, source)
             total = target if target in readers else None
             taps |= {(total, state, offset) for offset in _offsets(operation)}
             if operation not in ("identity", "zero") and not kernel_of(operation):

@@ -85,9 +85,10 @@ class StudentGraph:
             first, second = second, State(self._sum(terms, f"cell{k}"), shares[k])
             averaged[second.tensor] = averaged.get(second.tensor, 0.0) + half
             cells.append(second.tensor)
-        means.append(self._mean(self._total([self._times(tensor, factor) for tensor, factor in averaged.items()]), self.mask))
-        if self.network.maxima:
-            means.append(self._times(self._total(self._maxima(cells)), half))
+        if averaged:
+            means.append(self._mean(self._total([self._times(tensor, factor) for tensor, factor in averaged.items()]), self.mask))
+        if self.network.maxima and cells:
+            means.append(self._times(self._maxima(cells), half))
         head = self.network.classifier
         summary = add("Tanh", self._total(means))
         add("Gemm", summary, _array(head.weight).T, _array(head.bias), name="logits")
@@ -280,12 +281,13 @@ class StudentGraph:
         shares = add("Unsqueeze", self._shares(mask), [1])
         return add("Squeeze", add("MatMul", shares, add("Reshape", tensor, self.table_shape)), [1])
 
-    def _maxima(self, tensors: list[str]) -> list[str]:
-        """Maximum of each table of rows (B * L, C) over the real positions -> (B, C) each."""
+    def _maxima(self, tensors: list[str]) -> str:
+        """Maximum of each table of rows (B * L, C) over the real positions, added up -> (B, C); zero where there is none."""
         add = self.graph.add
         pads = add("Unsqueeze", add("Mul", add("Sub", 1.0, self.mask), OUT_OF_REACH), [2])  # (B, L, 1)
         real = [add("Add", add("Reshape", tensor, self.table_shape), pads) for tensor in tensors]
-        return [add("ReduceMax", rows, [1], keepdims=0) for rows in real]
+        found = self._total([add("ReduceMax", rows, [1], keepdims=0) for rows in real])
+        return add("Mul", found, add("ReduceMax", self.mask, [1]))
 
     def _times(self, tensor: str, factor: float) -> str:
         return tensor if factor == 1 else self.graph.add("Mul", tensor, factor)

@@ -46,13 +46,14 @@ class Supernet(nn.Module):
         """
         found = [self.genotype()]
         favoured = torch.log_softmax(self.alpha_c.detach().cpu(), -1)
-        depth = [0.0] * (found[0].depth - 1) + [1.0]
+        depth, pair = [0.0] * (found[0].depth - 1) + [1.0], self.distilled.network.separator_id is not None
         for logs, draws, wanted in ((favoured, 1, count - explored), (torch.zeros_like(favoured), _DRAWS, count)):
             for _ in range(100 * count):  # a decided alpha has few cells to draw
                 if len(found) >= wanted:
                     break
                 noise = -torch.log(-torch.log(torch.rand((draws, *logs.shape), generator=generator).clamp(min=1e-20)))
-                cell = min((derive(drawn.tolist(), depth) for drawn in logs + noise), key=deployed_products)
+                cells = [derive(drawn.tolist(), depth) for drawn in logs + noise]
+                cell = min(cells, key=lambda cell: deployed_products(cell, pair))
                 if cell not in found:
                     found.append(cell)
         return found

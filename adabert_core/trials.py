@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from adabert_core.artifacts import digest_of
 from adabert_core.config import RetrainConfig
 from adabert_core.runtime import make_accelerator
 from adabert_core.search_space import Genotype, deployed_products, most_products
@@ -54,7 +55,8 @@ def choose_by_trials(
     trials: list[dict[str, Any]] = []
 
     def attempt(genotype: Genotype, trial: Trial) -> float:
-        trials.append(run_trial(genotype, trial, k_max, checkpoints, f"{checkpoint_key}/{len(trials)}"))
+        name = digest_of([str(genotype), trial.config.max_steps])[:16]  # a search that is resumed may try others
+        trials.append(run_trial(genotype, trial, k_max, checkpoints, f"{checkpoint_key}/{name}"))
         return trials[-1]["objective"]
 
     tried: dict[Genotype, float] = {}
@@ -103,7 +105,7 @@ def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpo
     fp32 = make_accelerator(trial.config.device, "fp32")
     logits = network_logits(student.to(fp32.device).network, genotype.depth, rows, fp32).astype(float)
     loss = trial.targets.task.validation_loss(validation.labels, logits)
-    cost = deployed_products(genotype) / most_products(k_max)
+    cost = deployed_products(genotype, trial.teacher.pair) / most_products(k_max)
     shape = " ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations)
     steps = trial.config.max_steps
     found = {

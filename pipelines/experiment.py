@@ -103,7 +103,7 @@ def publish(
     from adabert_core.experiments.plot import draw
 
     records = [record_of(run, workshop.run_folder(run), run.command(experiment.threads, workshop.genotype(run))) for run in runs]
-    table = markdown(records)
+    table = markdown(records, next(iter(experiment.variants)))
     results.mkdir(parents=True, exist_ok=True)
     write_json(
         results / f"{experiment.name}.json", {"experiment": experiment.name, "command": command, "note": note, "runs": records}

@@ -44,6 +44,7 @@ def test_overrides_win_over_the_preset(preset):
     [
         ("search.proxy_channels=32", "the supernet is narrower than the student; set search.proxy_channels to null"),
         ("search.genotype=1 x 0>2 conv_3, 1>2 conv_3, 0>3 identity, 1>4 identity", "has no weights to inherit"),
+        ("retrain.architecture=textcnn", "a textcnn has nothing to inherit from a supernet"),
     ],
 )
 def test_student_cannot_inherit_what_a_search_will_not_leave(override, sentence, preset):

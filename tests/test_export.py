@@ -106,8 +106,13 @@ def expected_logits(model, rows):
         (NO_CONVOLUTION, True),
         (NOTHING_INSIDE, False),
         (NOTHING_INSIDE, True),
+        (Genotype(0, ()), False),
+        (Genotype(0, ()), True),
     ],
-    ids=["single", "pair_3_cells", "pair_1_cell", "convolutions", "pools", "pair_pools", "empty_nodes", "pair_empty_nodes"],
+    ids=[
+        *("single", "pair_3_cells", "pair_1_cell", "convolutions", "pools", "pair_pools", "empty_nodes", "pair_empty_nodes"),
+        *("no_cell", "pair_no_cell"),
+    ],
 )
 def test_onnx_answers_as_torch_at_any_batch_and_length(genotype, pair, tmp_path):
     model, rows = student(genotype, SEP if pair else None), rows_of(pair)
@@ -126,6 +131,14 @@ def test_onnx_answers_as_torch_at_any_batch_and_length(genotype, pair, tmp_path)
     assert [given.name for given in session.get_inputs()] == ["input_ids", "attention_mask"]
     assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["model.onnx"]  # no weights beside it
     assert isinstance(session, onnxruntime.InferenceSession)
+
+
+def test_a_text_without_any_token_gets_torchs_answer(tmp_path):
+    model, ids = student(EVERY_KIND), np.zeros((1, 5), np.int64)
+    export_student(model, tmp_path / "model.onnx")
+    found = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"input_ids": ids, "attention_mask": ids})[0]
+    expected = model(torch.from_numpy(ids), torch.from_numpy(ids)).logits.detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
 def test_students_of_before_there_were_maxima_are_exported_without(tmp_path):

@@ -137,16 +137,19 @@ def test_deployed_convolutions_share_what_they_read():
     parallel = "0>2 conv_3, 1>2 conv_3, 0>3 conv_3, 1>3 dil_conv_3, 0>4 identity, 1>4 avg_pool_3"
     # The first cell's inputs are one: offsets -2 to 2. Later, 0 is read at -1, 0, 1 and 1 at -2 to 2; cell k's input 0 is cell
     # k - 1's input 1, and its pool is there already.
-    assert deployed_products(Genotype.parse(f"1 x {parallel}")) == 5 + 1
-    assert deployed_products(Genotype.parse(f"3 x {parallel}")) == 5 + 2 * (3 + 5) + 3
+    assert deployed_products(Genotype.parse(f"1 x {parallel}"), pair=False) == 5 + 1
+    assert deployed_products(Genotype.parse(f"3 x {parallel}"), pair=False) == 5 + 2 * (3 + 5) + 3
+    assert (
+        deployed_products(Genotype.parse(f"1 x {parallel}"), pair=True) == (3 + 5) + 1
+    )  # the two texts of a pair are two states
     chain = "0>2 conv_3, 1>2 conv_3, 1>3 conv_3, 2>3 conv_3, 2>4 conv_3, 3>4 conv_3"  # each node is a product of its own
-    assert deployed_products(Genotype.parse(f"2 x {chain}")) == (3 + 6 + 6) + 3 * 6
+    assert deployed_products(Genotype.parse(f"2 x {chain}"), pair=False) == (3 + 6 + 6) + 3 * 6
 
 
 def test_nothing_takes_more_products_than_the_widest_chain():
     widest = "0>2 dil_conv_7, 1>2 conv_7, 1>3 dil_conv_7, 2>3 conv_7, 2>4 dil_conv_7, 3>4 conv_7"
     shared = 3  # by the first cell's inputs, which are one
-    assert deployed_products(Genotype.parse(f"4 x {widest}")) == most_products(4) - shared
+    assert deployed_products(Genotype.parse(f"4 x {widest}"), pair=False) == most_products(4) - shared
 
 
 def test_cell_cost_counts_every_cell():

@@ -48,7 +48,10 @@ def test_the_best_two_are_tried_longer_and_that_decides(monkeypatch):
     chosen, found, order = choose(monkeypatch, objectives)
     assert order[-2:] == [(FAVOURITE.operations, 2, 600), (THIRD.operations, 2, 600)]
     assert (chosen.operations, chosen.depth) == (THIRD.operations, 2)
-    assert [trial["key"] for trial in found] == [f"t/{i}" for i in range(7)]
+    keys = [trial["key"] for trial in found]
+    assert len(set(keys)) == len(keys) == 7  # one result of each structure and number of steps
+    _, again, _ = choose(monkeypatch, objectives, finalists=1)
+    assert [trial["key"] for trial in again] == keys[:-2]
 
 
 def test_one_finalist_needs_no_longer_trial(monkeypatch):

@@ -49,11 +49,11 @@ def record_of(run: Run, folder: Path, command: str) -> dict[str, Any]:
     }
 
 
-def spread(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def spread(records: Sequence[dict[str, Any]], first: str = "") -> list[dict[str, Any]]:
     """Mean and standard deviation (None for one run) of every figure by task and variant, over seeds and draws, in order.
 
-    `difference` is the mean over seeds of what a variant scores more than the task's first one with the same seed, and the
-    standard error of that: teacher, targets and order of the rows are the same then, so their luck cancels.
+    `difference` is the mean over seeds of what a variant scores more than the one called `first` with the same task and seed,
+    and the standard error of that: teacher, targets and order of the rows are the same then, so their luck cancels.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in records:
@@ -63,7 +63,7 @@ def spread(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         | {figure: _mean([record[figure] for record in part]) for figure in FIGURES}
         | {f"{model}_ms": _mean(_times(part, model)) for model in ("teacher", "bert-base")}
         | {"teacher_score": _mean(list({record["seed"]: record["teacher_score"] for record in part}.values()))}
-        | {"difference": _difference(_by_seed(part), _by_seed(next(first for (of, _), first in groups.items() if of == task)))}
+        | {"difference": None if variant == first else _difference(_by_seed(part), _by_seed(groups.get((task, first), [])))}
         for (task, variant), part in groups.items()
     ]
 
@@ -75,7 +75,7 @@ def _by_seed(records: Sequence[dict[str, Any]]) -> dict[int, float]:
 
 def _difference(scores: dict[int, float], first: dict[int, float]) -> dict[str, float | None] | None:
     pairs = [scores[seed] - first[seed] for seed in scores if seed in first]
-    if not pairs or scores == first:
+    if not pairs:
         return None
     return {"mean": statistics.fmean(pairs), "error": statistics.stdev(pairs) / len(pairs) ** 0.5 if len(pairs) > 1 else None}
 
@@ -97,11 +97,10 @@ def _times(records: Sequence[dict[str, Any]], model: str) -> list[float | None]:
     return found
 
 
-def markdown(records: Sequence[dict[str, Any]]) -> str:
-    """The table: a line per task and variant, and one for each task's teacher."""
-    rows = spread(records)
+def markdown(records: Sequence[dict[str, Any]], first: str) -> str:
+    """The table: a line per task and variant, and one for each task's teacher; differences are against the variant `first`."""
+    rows = spread(records, first)
     length = max(row["length"] for record in records for row in record["latency"])
-    first = rows[0]["variant"]
     heads = (
         f"task | variant | n | test | against {first} | validation | of teacher | parameters | cost | ms, 1 x {length} | faster"
     )

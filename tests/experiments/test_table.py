@@ -40,7 +40,7 @@ RECORDS = [
 
 
 def test_mean_and_spread_over_seeds_and_draws():
-    searched, drawn, peer = spread(RECORDS)
+    searched, drawn, peer = spread(RECORDS, "searched")
     assert [row["count"] for row in (searched, drawn, peer)] == [2, 3, 1]
     assert searched["score"] == {"mean": pytest.approx(0.82), "deviation": pytest.approx(0.0282843, abs=1e-6)}
     assert drawn["score"] == {"mean": pytest.approx(0.73), "deviation": pytest.approx(0.03)}
@@ -51,14 +51,22 @@ def test_mean_and_spread_over_seeds_and_draws():
 
 
 def test_differences_are_taken_seed_by_seed():
-    searched, drawn, peer = spread(RECORDS)
+    searched, drawn, peer = spread(RECORDS, "searched")
     assert searched["difference"] is None
     assert drawn["difference"] == {"mean": pytest.approx(-0.0825), "error": pytest.approx(0.0025)}  # 0.715 - 0.80, 0.76 - 0.84
     assert peer["difference"] == {"mean": pytest.approx(-0.2), "error": None}
 
 
+def test_the_first_variant_is_compared_with_only_where_it_was_run():
+    same = record("twin", 0, 0.80, 1.0)
+    alone, twin = record("BiLSTM", 0, 0.7, 1.0, task="rte"), spread([*RECORDS, same], "searched")[-1]
+    assert twin["difference"] == {"mean": 0.0, "error": None}
+    assert spread([*RECORDS, alone], "searched")[-1]["difference"] is None
+    assert "against searched" in markdown([alone], "searched")
+
+
 def test_table_has_a_line_per_variant_and_one_for_the_teacher():
-    assert markdown(RECORDS).splitlines() == [
+    assert markdown(RECORDS, "searched").splitlines() == [
         "| task | variant | n | test | against searched | validation | of teacher | parameters | cost | ms, 1 x 128 | faster |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
         "| mrpc (f1) | teacher | 2 | 0.8500 ± 0.0707 |  |  |  |  |  | 20.00 ± 0.00 | 6.0 |",
