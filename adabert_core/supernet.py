@@ -42,7 +42,7 @@ class Supernet(nn.Module):
         """The structure that alpha favours, others drawn from alpha (log p + Gumbel noise), the last `explored` uniformly.
 
         All are different. The uniform ones are there because shared weights favour operations without weights of their own; of
-        every few drawn the cheapest to deploy is taken, since what a cell costs says little of what it can learn.
+        every few drawn the cheapest to deploy is taken, since most take several times what is needed.
         """
         found = [self.genotype()]
         favoured = torch.log_softmax(self.alpha_c.detach().cpu(), -1)
