@@ -140,7 +140,7 @@ def test_higher_beta_gives_cheaper_cells_and_a_large_one_the_cheapest(search):
     found = {beta: search(data, **settings, beta=beta) for beta in (0.0, 0.05, 0.2, 0.5, 8.0)}
     costs = [trace.points[-1]["expected_cost"] for _, trace in found.values()]
     assert costs == sorted(costs, reverse=True)
-    assert costs[0] > 2 * costs[2] > 4 * costs[4]
+    assert costs[0] > 1.5 * costs[2] > 3 * costs[4]
     for beta in (0.0, 0.05):
         supernet, trace = found[beta]
         assert CONVOLUTIONS & set(operations(supernet))
