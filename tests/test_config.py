@@ -81,6 +81,7 @@ def test_parsing_leaves_its_argument_alone():
     [
         ({"search": {"kmax": 3}}, "unknown key search.kmax: did you mean search.k_max?"),
         ({"teacher": {"learning_rat": 1}}, "unknown key teacher.learning_rat: did you mean teacher.learning_rate?"),
+        ({"search": {"trial_channels": 32}}, "unknown key search.trial_channels: did you mean search.proxy_channels?"),
         ({"serach": {}}, "unknown key serach: did you mean search?"),
         ({"retrain": {"beta": 1}}, "unknown key retrain.beta: did you mean retrain.weight_decay?"),
     ],

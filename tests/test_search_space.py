@@ -139,9 +139,8 @@ def test_deployed_convolutions_share_what_they_read():
     # k - 1's input 1, and its pool is there already.
     assert deployed_products(Genotype.parse(f"1 x {parallel}"), pair=False) == 5 + 1
     assert deployed_products(Genotype.parse(f"3 x {parallel}"), pair=False) == 5 + 2 * (3 + 5) + 3
-    assert (
-        deployed_products(Genotype.parse(f"1 x {parallel}"), pair=True) == (3 + 5) + 1
-    )  # the two texts of a pair are two states
+    two_texts = 3 + 5  # which are two states
+    assert deployed_products(Genotype.parse(f"1 x {parallel}"), pair=True) == two_texts + 1
     chain = "0>2 conv_3, 1>2 conv_3, 1>3 conv_3, 2>3 conv_3, 2>4 conv_3, 3>4 conv_3"  # each node is a product of its own
     assert deployed_products(Genotype.parse(f"2 x {chain}"), pair=False) == (3 + 6 + 6) + 3 * 6
 
