@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from adabert_core.alignment import Alignment
 from adabert_core.dropout import Dropout
-from adabert_core.operations import Positions, make_operation, shapes_fixed
+from adabert_core.operations import Positions, ReluConvNorm, make_operation, shapes_fixed
 from adabert_core.search_space import INPUTS, NODES
 
 Gates = Mapping[str, tuple[str, Tensor | None]]  # edge name -> (operation, its straight-through weight)
@@ -37,6 +38,20 @@ class Embedding(nn.Module):
         return positions.clear(self.dropout(self.norm(x)))
 
 
+class State:
+    """A state (B, L, C) of a cell and, once a convolution asks for it, its ReLU, which all that read the state share."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self._positive: Tensor | None = None
+
+    def positive(self) -> Tensor:
+        """max(x, 0)."""
+        if self._positive is None:
+            self._positive = F.relu(self.x)
+        return self._positive
+
+
 class Cell(nn.Module):
     """Three inner nodes over two inputs: h_i = sum of operations on earlier states, out = sum of softmax(a)_i h_i."""
 
@@ -51,8 +66,8 @@ class Cell(nn.Module):
         ]
         self.node_weights = nn.Parameter(torch.zeros(NODES))
 
-    def forward(self, first: Tensor, second: Tensor, positions: Positions, gates: Gates | None) -> Tensor:
-        """Two inputs (B, L, C) -> output (B, L, C). Only the operation that `gates` names for an edge is computed."""
+    def forward(self, first: State, second: State, positions: Positions, gates: Gates | None) -> State:
+        """Two inputs -> output. Only the operation that `gates` names for an edge is computed."""
         states = [first, second]
         for incoming in self.incoming:
             node: Tensor | None = None
@@ -60,22 +75,26 @@ class Cell(nn.Module):
                 value = self._edge(edge, states[source], positions, gates)
                 if value is not None:
                     node = value if node is None else node + value
-            states.append(torch.zeros_like(second) if node is None else positions.clear(node))
+            states.append(State(torch.zeros_like(second.x) if node is None else positions.clear(node)))
         weights = torch.softmax(self.node_weights, dim=0)
-        out = weights[0] * states[INPUTS]
+        out = weights[0] * states[INPUTS].x
         for i in range(1, NODES):
-            out = out + weights[i] * states[INPUTS + i]
-        return out
+            out = out + weights[i] * states[INPUTS + i].x
+        return State(out)
 
-    def _edge(self, edge: str, x: Tensor, positions: Positions, gates: Gates | None) -> Tensor | None:
+    def _edge(self, edge: str, state: State, positions: Positions, gates: Gates | None) -> Tensor | None:
         operations = cast("nn.ModuleDict", self.edges[edge])
         if gates is None:
-            (operation,) = operations.values()
-            return operation(x, positions)
-        name, weight = gates[edge]
+            ((name, weight),) = ((name, None) for name in operations)
+        else:
+            name, weight = gates[edge]
         if name == "zero":
             return None  # its output and every gradient through it are zero
-        value = operations[name](x, positions)
+        operation = operations[name]
+        if isinstance(operation, ReluConvNorm):
+            value = operation.of_positive(state.positive(), positions)
+        else:
+            value = operation(state.x, positions)
         return value if weight is None else value * weight
 
 
@@ -131,18 +150,27 @@ class AdaBertNetwork(nn.Module):
                 first, second = own_a.clear(first + compared_a), own_b.clear(second + compared_b)
             positions = Positions.of(torch.maximum(mask_a, mask_b), self.training)
             start = (own_a.mean(first) + own_b.mean(second)) / 2
-        states = [start]
+        summaries = [start]
+        before, state = (State(as_computed(x)) for x in (first, second))
+        if first is second:
+            before = state
         for cell in list(self.cells)[:depth]:
-            first, second = second, cell(first, second, positions, gates)
-            mean = positions.mean(second)
-            states.append((mean + positions.maximum(second)) / 2 if self.maxima else mean)
-        return torch.stack(states)
+            before, state = state, cell(before, state, positions, gates)
+            mean = positions.mean(state.x)
+            summaries.append((mean + positions.maximum(state.x)) / 2 if self.maxima else mean)
+        return torch.stack(summaries)
 
     def logits(self, summaries: Tensor, depth: int) -> Tensor:
         """Summaries (>= depth + 1, B, C) -> logits (B, classes) of the net that ends after `depth` cells."""
         weights = torch.softmax(self.depth_weights[str(depth)], dim=0)
         pooled = torch.einsum("k,kbc->bc", weights, summaries[: depth + 1])
         return self.classifier(self.dropout(torch.tanh(pooled)))
+
+
+def as_computed(x: Tensor) -> Tensor:
+    """x in the precision that autocast computes in: cells cast nothing between their operations."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def split_pair(ids: Tensor, mask: Tensor, separator_id: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

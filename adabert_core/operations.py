@@ -49,8 +49,8 @@ class Positions(NamedTuple):
         return cls(mask.unsqueeze(-1).float(), mask.reshape(-1).nonzero().squeeze(1) if training else None)
 
     def clear(self, x: Tensor) -> Tensor:
-        """Zeros at the pads of x (B, L, C), in float32: states between cells are that, also under bf16 autocast."""
-        return x.float() if self.mask is None else x * self.mask
+        """Zeros at the pads of x (B, L, C)."""
+        return x if self.mask is None else x * self.mask.to(x.dtype)
 
     def mean(self, x: Tensor) -> Tensor:
         """Mean of x (B, L, C) over the real positions, (B, C) in float32."""
@@ -100,7 +100,7 @@ class MaskedBatchNorm(nn.Module):
             seen[0].lerp_(mean, momentum)
             seen[1].lerp_(variance * count / (count - 1), momentum)
             seen[2].add_(1)
-        return torch.addcmul(norm.bias, centred, norm.weight * torch.rsqrt(variance + norm.eps))
+        return torch.addcmul(norm.bias, centred, norm.weight * torch.rsqrt(variance + norm.eps)).to(x.dtype)
 
 
 class ReluConvNorm(nn.Module):
@@ -114,7 +114,11 @@ class ReluConvNorm(nn.Module):
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
-        image = F.relu(x).transpose(1, 2).unsqueeze(2)  # (B, C, 1, L), channels last in memory
+        return self.of_positive(F.relu(x), positions)
+
+    def of_positive(self, x: Tensor, positions: Positions) -> Tensor:
+        """The same of an x that went through the ReLU: operations on one state share it."""
+        image = x.transpose(1, 2).unsqueeze(2)  # (B, C, 1, L), channels last in memory
         return self.norm(self.conv(image).squeeze(2).transpose(1, 2), positions)
 
 

@@ -104,7 +104,7 @@ def trials_figure(trials: Sequence[dict[str, Any]]) -> Picture:
     The frontier is of the first trials, the only ones that all had the same steps. A number is a structure's cells.
     """
     longest = max(trial["steps"] for trial in trials)
-    first = sorted((t["cost"], t["log_loss"]) for t in trials if t["steps"] == trials[0]["steps"])
+    first = sorted((t["products"], t["log_loss"]) for t in trials if t["steps"] == trials[0]["steps"])
     frontier = [spot for i, spot in enumerate(first) if all(spot[1] < other[1] for other in first[:i])]
     taken = min((t for t in trials if t["steps"] == longest), key=lambda t: t["objective"])
 
@@ -112,17 +112,17 @@ def trials_figure(trials: Sequence[dict[str, Any]]) -> Picture:
         axes = figure.subplots()
         axes.step(*zip(*frontier, strict=True), where="post", color=MUTED, linewidth=1)
         for trial in trials:
-            spot, colour = (trial["cost"], trial["log_loss"]), TEACHER if trial is taken else STUDENT
+            spot, colour = (trial["products"], trial["log_loss"]), TEACHER if trial is taken else STUDENT
             face = colour if trial["steps"] == longest else CARD
             axes.plot(*spot, "o", color=colour, markersize=8, markerfacecolor=face)
             axes.annotate(str(trial["depth"]), spot, (7, 4), textcoords="offset points", color=colour)
         at: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "weight": "bold", "color": TEACHER}
-        axes.annotate("taken", (taken["cost"], taken["log_loss"]), (0, -16), **at)
+        axes.annotate("taken", (taken["products"], taken["log_loss"]), (0, -16), **at)
         axes.margins(x=0.12, y=0.2)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set(
-            xlabel="cost, 1: the dearest structure (\N{LEFTWARDS ARROW} cheaper)",
+            xlabel="128 x 128 products a position (\N{LEFTWARDS ARROW} cheaper)",
             ylabel="validation log loss (\N{LEFTWARDS ARROW} better)",
         )
 

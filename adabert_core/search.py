@@ -37,6 +37,7 @@ from adabert_core.trials import Trial, choose_by_trials
 log = logging.getLogger(__name__)
 STAGE = "search"
 _TRACE_POINTS = 100
+_PRODUCTS_FOR_BETA = 40  # of one position: in trials so many more must lower the log loss by beta
 
 
 class Trace:
@@ -98,7 +99,7 @@ def run(
                     targets,
                     trial_settings(config),
                     proxy_channels(config),
-                    0.0 if budget.limit else config.beta,
+                    0.0 if budget.limit else config.beta / _PRODUCTS_FOR_BETA,
                 ),
                 k_max=config.k_max,
                 finalists=config.trial_finalists,

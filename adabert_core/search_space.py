@@ -144,6 +144,12 @@ def random_genotype(rng: random.Random, depth: int) -> Genotype:
     return Genotype(depth, tuple(kept))
 
 
+def plain_cell(depth: int) -> Genotype:
+    """Returns the cell whose nodes all take both inputs by conv_3, which deployed is one convolution over both."""
+    nodes = range(INPUTS, INPUTS + NODES)
+    return Genotype(depth, tuple((source, target, "conv_3") for target in nodes for source in range(INPUTS)))
+
+
 def random_cells(searched: Genotype, costs: list[float], count: int, seed: int) -> list[Genotype]:
     """Returns `count` random cells of the searched depth that cost at least as much as the searched one.
 
@@ -215,11 +221,6 @@ def deployed_products(genotype: Genotype, pair: bool) -> int:
                 pools.add((operation, state))
         products += len(taps)
     return products + len(pools)
-
-
-def most_products(depth: int) -> int:
-    """More products than any cells of that depth take: the widest convolution on every edge, nothing shared."""
-    return depth * NODES * KEPT_PER_NODE * max(map(kernel_of, PRIMITIVES))
 
 
 def _offsets(operation: str) -> list[int]:

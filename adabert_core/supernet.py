@@ -8,10 +8,19 @@ from torch import Tensor, nn
 
 from adabert_core.distillation import DistilledNetwork
 from adabert_core.network import AdaBertNetwork, Gates
-from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, all_candidates, deployed_products, derive, edge_name
+from adabert_core.search_space import (
+    EDGES,
+    PRIMITIVES,
+    Genotype,
+    all_candidates,
+    deployed_products,
+    derive,
+    edge_name,
+    plain_cell,
+)
 from adabert_core.tasks import CLASSIFICATION, Task
 
-_DRAWS = 4  # of uniform cells for one that is tried
+_DRAWS = 16  # for one that is tried
 
 
 class Supernet(nn.Module):
@@ -39,23 +48,30 @@ class Supernet(nn.Module):
         return derive(edges, torch.softmax(self.alpha_K.detach(), -1).cpu().tolist())
 
     def candidates(self, count: int, explored: int, generator: torch.Generator) -> list[Genotype]:
-        """The structure that alpha favours, others drawn from alpha (log p + Gumbel noise), the last `explored` uniformly.
+        """The structure that alpha favours, others drawn from alpha (log p + Gumbel noise), and `explored` that alpha does not choose.
 
-        All are different. The uniform ones are there because shared weights favour operations without weights of their own; of
-        every few drawn the cheapest to deploy is taken, since most take several times what is needed.
+        All are different. The last are there because shared weights favour operations without weights of their own: the plain
+        cell, and uniform draws. Of every few drawn the cheapest to deploy is taken, since most take several times what is needed.
         """
         found = [self.genotype()]
-        favoured = torch.log_softmax(self.alpha_c.detach().cpu(), -1)
-        depth, pair = [0.0] * (found[0].depth - 1) + [1.0], self.distilled.network.separator_id is not None
-        for logs, draws, wanted in ((favoured, 1, count - explored), (torch.zeros_like(favoured), _DRAWS, count)):
+        pair = self.distilled.network.separator_id is not None
+
+        def draw(logs: Tensor, wanted: int) -> None:
             for _ in range(100 * count):  # a decided alpha has few cells to draw
                 if len(found) >= wanted:
                     break
-                noise = -torch.log(-torch.log(torch.rand((draws, *logs.shape), generator=generator).clamp(min=1e-20)))
+                noise = -torch.log(-torch.log(torch.rand((_DRAWS, *logs.shape), generator=generator).clamp(min=1e-20)))
+                depth = [0.0] * (found[0].depth - 1) + [1.0]
                 cells = [derive(drawn.tolist(), depth) for drawn in logs + noise]
                 cell = min(cells, key=lambda cell: deployed_products(cell, pair))
                 if cell not in found:
                     found.append(cell)
+
+        favoured = torch.log_softmax(self.alpha_c.detach().cpu(), -1)
+        draw(favoured, count - explored)
+        if explored and plain_cell(found[0].depth) not in found:
+            found.append(plain_cell(found[0].depth))
+        draw(torch.zeros_like(favoured), count)
         return found
 
 

@@ -21,7 +21,6 @@ from adabert_core.tracking import Tracker
 
 log = logging.getLogger(__name__)
 _LOG_STEPS = 20
-_POOL = 40  # batches sorted by length together; larger pads less, smaller mixes better
 
 
 class Stateful(Protocol):
@@ -35,7 +34,7 @@ class Stateful(Protocol):
 
 
 class LengthBuckets:
-    """Batches of row indices with rows of similar length together, in an order fixed by (seed, epoch)."""
+    """Batches of row indices, nearly all of rows of one length so that nothing is padded, in an order fixed by (seed, epoch)."""
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, rows: np.ndarray | None = None) -> None:
         """Batches over all rows, or over `rows`, in which a row may stand more than once."""
@@ -55,9 +54,12 @@ class LengthBuckets:
     def _shuffle(self, epoch: int) -> list[np.ndarray]:
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.lengths))
-        pool = np.arange(len(order)) // (self.batch_size * _POOL)
-        order = order[np.lexsort((self.lengths[order], pool))]
-        batches = [self.rows[order[i : i + self.batch_size]] for i in range(0, len(order), self.batch_size)]
+        order = order[np.argsort(self.lengths[order], kind="stable")]
+        _, starts, counts = np.unique(self.lengths[order], return_index=True, return_counts=True)
+        within = np.arange(len(order)) - np.repeat(starts, counts)  # one length's rows: full batches, and a rest for mixed ones
+        full = within < np.repeat(counts - counts % self.batch_size, counts)
+        order = self.rows[np.concatenate([order[full], order[~full]])]
+        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
 

@@ -3,7 +3,8 @@
 Comes in: candidate cells. Goes out: the one that validates best for its cost. The supernet alone cannot tell, since its exits
 share one embedding that random operations keep from overfitting: there a single cell of pools looks as good as four of
 convolutions, and trained alone it is not (docs/LOG.md). DARTS picks the best of its searches in the same way. What learns
-fast need not end best, so the last few are trained longer (successive halving, Jamieson & Talwalkar 2016).
+fast need not end best, so the last few are trained longer (successive halving, Jamieson & Talwalkar 2016). Cells are compared
+at what they cost deployed; the depth is not, since short trials hide what depth is worth.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from adabert_core.artifacts import digest_of
 from adabert_core.config import RetrainConfig
 from adabert_core.runtime import make_accelerator
-from adabert_core.search_space import Genotype, deployed_products, most_products
+from adabert_core.search_space import Genotype, deployed_products
 from adabert_core.storage import Checkpoints
 from adabert_core.student_training import network_logits, train_student
 from adabert_core.target_rows import Targets
@@ -32,7 +33,7 @@ class Trial(NamedTuple):
     targets: Targets
     config: RetrainConfig
     channels: int
-    beta: float
+    price: float  # log loss that a further product of one position must gain
 
 
 def choose_by_trials(
@@ -48,40 +49,44 @@ def choose_by_trials(
 ) -> tuple[Genotype, list[dict[str, Any]]]:
     """Returns the genotype with the least objective, and all trials.
 
-    The first cell is tried at depth k_max, k_max - 1, ... as long as that helps, the others at the depth that was best for
-    it; the best `finalists` of all are tried once more with `final_steps`, and what they reach then decides. Only what `fits`
-    is tried, others with fewer cells until they do; where nothing does, the first with one cell is taken.
+    The first cell is tried at depth k_max, k_max - 1, ... as long as the log loss falls, the others at the depth that was best
+    for it; the best `finalists` of that depth are tried once more with `final_steps`, and what they reach then decides. Only what
+    `fits` is tried, others with fewer cells until they do; where nothing does, the first with one cell is taken.
     """
     trials: list[dict[str, Any]] = []
 
-    def attempt(genotype: Genotype, trial: Trial) -> float:
-        name = digest_of([str(genotype), trial.config.max_steps])[:16]  # a search that is resumed may try others
-        trials.append(run_trial(genotype, trial, k_max, checkpoints, f"{checkpoint_key}/{name}"))
-        return trials[-1]["objective"]
+    def attempt(genotype: Genotype, trial: Trial) -> dict[str, Any]:
+        name = digest_of([str(genotype), trial.config.max_steps, trial.price])[:16]  # a search that is resumed may try others
+        trials.append(run_trial(genotype, trial, checkpoints, f"{checkpoint_key}/{name}"))
+        return trials[-1]
 
-    tried: dict[Genotype, float] = {}
+    def objective(cell: Genotype) -> float:
+        return tried[cell]["objective"]
+
+    tried: dict[Genotype, dict[str, Any]] = {}
     for depth in [k for k in range(k_max, 0, -1) if k == 1 or fits(dataclasses.replace(cells[0], depth=k))]:
-        shallower = attempt(dataclasses.replace(cells[0], depth=depth), trial)
-        tried[dataclasses.replace(cells[0], depth=depth)] = shallower
-        if shallower > min(tried.values()):
+        favourite = dataclasses.replace(cells[0], depth=depth)
+        tried[favourite] = attempt(favourite, trial)
+        if tried[favourite]["log_loss"] > min(other["log_loss"] for other in tried.values()):
             break
-    best_depth = min(tried, key=tried.__getitem__).depth
-    if not fits(dataclasses.replace(cells[0], depth=best_depth)):  # it has one cell, and says nothing of the others' depth
-        best_depth = k_max
+    favourite = min(tried, key=lambda cell: tried[cell]["log_loss"])
+    best_depth = favourite.depth if fits(favourite) else k_max  # if not, it has one cell, and says nothing of the others' depth
+    other_depths = set(tried) - {favourite}
     others = [[dataclasses.replace(cell, depth=k) for k in range(best_depth, 0, -1)] for cell in cells[1:]]
     fitting = [next((cell for cell in depths if fits(cell)), None) for depths in others]
     tried |= {cell: attempt(cell, trial) for cell in fitting if cell is not None}
-    tried = {cell: objective for cell, objective in tried.items() if fits(cell)} or tried
+    tried = {cell: result for cell, result in tried.items() if fits(cell)} or tried
     if finalists > 1:
         longer = trial._replace(config=dataclasses.replace(trial.config, max_steps=final_steps))
-        tried = {cell: attempt(cell, longer) for cell in sorted(tried, key=tried.__getitem__)[:finalists]}
-    return min(tried, key=tried.__getitem__), trials
+        best = sorted([cell for cell in tried if cell not in other_depths], key=objective)[:finalists]
+        tried = {cell: attempt(cell, longer) for cell in best}
+    return min(tried, key=objective), trials
 
 
-def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpoints, key: str) -> dict[str, Any]:
-    """Returns depth, log loss on validation, cost in [0, 1] and objective (log loss + beta * cost) of one short training.
+def run_trial(genotype: Genotype, trial: Trial, checkpoints: Checkpoints, key: str) -> dict[str, Any]:
+    """Returns depth, log loss on validation, products and objective (log loss + price * products) of one short training.
 
-    Unlike the supernet's, which is a sum over edges as its gradient needs it, this cost is that of the deployed student.
+    Unlike the supernet's cost, a sum over edges as its gradient needs it, `deployed_products` is what the student computes.
     For regression the log loss is the mean squared error in standard deviations.
     """
     saved = checkpoints.load(f"{key}/result")
@@ -105,7 +110,7 @@ def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpo
     fp32 = make_accelerator(trial.config.device, "fp32")
     logits = network_logits(student.to(fp32.device).network, genotype.depth, rows, fp32).astype(float)
     loss = trial.targets.task.validation_loss(validation.labels, logits)
-    cost = deployed_products(genotype, trial.teacher.pair) / most_products(k_max)
+    products = deployed_products(genotype, trial.teacher.pair)
     shape = " ".join(f"{s}>{t} {o}" for s, t, o in genotype.operations)
     steps = trial.config.max_steps
     found = {
@@ -113,9 +118,9 @@ def run_trial(genotype: Genotype, trial: Trial, k_max: int, checkpoints: Checkpo
         "cell": shape,
         "steps": steps,
         "log_loss": loss,
-        "cost": cost,
-        "objective": loss + trial.beta * cost,
+        "products": products,
+        "objective": loss + trial.price * products,
     }
-    log.info("trial K=%d %s, %d steps: log loss %.4f, objective %.4f", genotype.depth, shape, steps, loss, found["objective"])
+    log.info("trial K=%d %s, %d steps: log loss %.4f, %d products", genotype.depth, shape, steps, loss, products)
     checkpoints.save(f"{key}/result", found)
     return found

@@ -3,7 +3,7 @@ import statistics
 
 import torch
 
-from adabert_core.search_space import PRIMITIVES, deployed_products, random_genotype
+from adabert_core.search_space import PRIMITIVES, deployed_products, plain_cell, random_genotype
 from adabert_core.supernet import build_supernet
 
 
@@ -39,15 +39,15 @@ def test_a_decided_alpha_still_leaves_room_to_explore():
     cells = supernet("conv_5", 50.0).candidates(6, 3, torch.Generator().manual_seed(1))
     drawn, explored = [c for c in cells if operations(c) == {"conv_5"}], [c for c in cells if operations(c) != {"conv_5"}]
     assert len(drawn) >= 1
-    assert len(explored) >= 3
-    assert all(len(operations(cell)) > 2 for cell in explored)
+    assert plain_cell(explored[0].depth) in explored
+    assert sum(len(operations(cell)) > 2 for cell in explored) >= 2
 
 
 def test_what_is_explored_is_cheaper_to_deploy_than_what_a_uniform_draw_gives():
     rng = random.Random(0)
     uniform = statistics.median(deployed_products(random_genotype(rng, 2), pair=False) for _ in range(200))
     explored = supernet("conv_7", 50.0).candidates(20, 19, torch.Generator().manual_seed(1))[1:]
-    assert statistics.median(deployed_products(cell, pair=False) for cell in explored) < 0.8 * uniform
+    assert statistics.median(deployed_products(cell, pair=False) for cell in explored) < 0.6 * uniform
 
 
 def test_draws_follow_alpha_where_none_are_uniform():

@@ -7,7 +7,7 @@ from torch import nn
 
 from adabert_core.distillation import DistilledNetwork
 from adabert_core.gumbel import sample
-from adabert_core.network import AdaBertNetwork, split_pair
+from adabert_core.network import AdaBertNetwork, State, split_pair
 from adabert_core.operations import Positions, fixed_shapes
 from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, random_genotype
 from adabert_core.student import AdaBertConfig, AdaBertForSequenceClassification
@@ -147,8 +147,8 @@ def test_cell_output_is_the_weighted_sum_of_its_nodes():
     network = derived(Genotype(1, ((0, 2, "identity"), (1, 2, "identity"), (2, 3, "identity"), (0, 4, "identity")))).eval()
     network.cells[0].node_weights.copy_(torch.tensor([0.5, 0.25, 0.25]).log())
     x = torch.randn(1, 4, CHANNELS)
-    out = network.cells[0](x, x, Positions.of(torch.ones(1, 4), training=False), None)
-    torch.testing.assert_close(out, 0.5 * 2 * x + 0.25 * 2 * x + 0.25 * x)  # nodes: x + x, that again, x
+    out = network.cells[0](State(x), State(x), Positions.of(torch.ones(1, 4), training=False), None)
+    torch.testing.assert_close(out.x, 0.5 * 2 * x + 0.25 * 2 * x + 0.25 * x)  # nodes: x + x, that again, x
 
 
 @torch.no_grad()

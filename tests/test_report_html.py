@@ -150,7 +150,7 @@ def test_page_holds_every_part_of_the_report(usual: tuple[str, Balanced]) -> Non
 
 def test_trials_are_shown_best_first_and_drawn(tmp_path: Path) -> None:
     trials = [
-        {"depth": depth, "cell": f"0>2 conv_{depth}", "steps": 250, "log_loss": loss, "cost": 0.1, "objective": loss + 0.01}
+        {"depth": depth, "cell": f"0>2 conv_{depth}", "steps": 250, "log_loss": loss, "products": 12, "objective": loss + 0.01}
         for depth, loss in ((3, 0.5), (5, 0.25))
     ]
     _, parser = page_of({**make_report(search_trace=[]), "trials": trials}, tmp_path)

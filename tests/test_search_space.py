@@ -16,7 +16,7 @@ from adabert_core.search_space import (
     deployed_products,
     derive,
     matched_layer,
-    most_products,
+    plain_cell,
     random_genotype,
     size_flops_costs,
 )
@@ -145,10 +145,15 @@ def test_deployed_convolutions_share_what_they_read():
     assert deployed_products(Genotype.parse(f"2 x {chain}"), pair=False) == (3 + 6 + 6) + 3 * 6
 
 
-def test_nothing_takes_more_products_than_the_widest_chain():
+def test_widest_chain_shares_nothing_but_the_first_input():
     widest = "0>2 dil_conv_7, 1>2 conv_7, 1>3 dil_conv_7, 2>3 conv_7, 2>4 dil_conv_7, 3>4 conv_7"
-    shared = 3  # by the first cell's inputs, which are one
-    assert deployed_products(Genotype.parse(f"4 x {widest}"), pair=False) == most_products(4) - shared
+    assert deployed_products(Genotype.parse(f"4 x {widest}"), pair=False) == 4 * 6 * 7 - 3
+
+
+def test_plain_cell_is_one_convolution_over_both_inputs():
+    assert str(plain_cell(2)) == "2 x 0>2 conv_3, 1>2 conv_3, 0>3 conv_3, 1>3 conv_3, 0>4 conv_3, 1>4 conv_3"
+    assert deployed_products(plain_cell(1), pair=False) == 3  # whose inputs are one
+    assert deployed_products(plain_cell(4), pair=False) == 3 + 3 * 6
 
 
 def test_cell_cost_counts_every_cell():

@@ -2,7 +2,7 @@ import random
 
 from adabert_core import trials
 from adabert_core.config import RetrainConfig
-from adabert_core.search_space import random_genotype
+from adabert_core.search_space import deployed_products, random_genotype
 from adabert_core.storage import Checkpoints
 from adabert_core.trials import Trial, choose_by_trials
 
@@ -10,17 +10,17 @@ RNG = random.Random(0)
 FAVOURITE, SECOND, THIRD = (random_genotype(RNG, 4) for _ in range(3))
 
 
-def choose(monkeypatch, objectives, **settings):
-    """Runs the choice with trials that give `objectives[cell's operations, depth, steps]`, and records their order."""
+def choose(monkeypatch, losses, price=0.0, **settings):
+    """Runs the choice with trials that give `losses(cell, steps)`, and records their order."""
     order = []
 
-    def run_trial(genotype, trial, k_max, checkpoints, key):
-        steps = trial.config.max_steps
+    def run_trial(genotype, trial, checkpoints, key):
+        steps, loss = trial.config.max_steps, losses(genotype, trial.config.max_steps)
         order.append((genotype.operations, genotype.depth, steps))
-        return {"objective": objectives(genotype, steps), "key": key}
+        return {"log_loss": loss, "objective": loss + trial.price * deployed_products(genotype, pair=False), "key": key}
 
     monkeypatch.setattr(trials, "run_trial", run_trial)
-    trial = Trial(None, None, RetrainConfig(max_steps=250), 8, 0.01)
+    trial = Trial(None, None, RetrainConfig(max_steps=250), 8, price)
     options = {"k_max": 3, "finalists": 2, "final_steps": 600, "checkpoints": Checkpoints(None), "checkpoint_key": "t"}
     chosen, found = choose_by_trials([FAVOURITE, SECOND, THIRD], trial, **{**options, **settings})
     return chosen, found, order
@@ -41,16 +41,16 @@ def test_favourite_gets_shallower_as_long_as_that_helps_and_the_others_have_its_
 
 
 def test_the_best_two_are_tried_longer_and_that_decides(monkeypatch):
-    def objectives(genotype, steps):
+    def losses(genotype, steps):
         late = {FAVOURITE.operations: 0.29, THIRD.operations: 0.28}
         return late[genotype.operations] if steps == 600 else short_run(genotype)
 
-    chosen, found, order = choose(monkeypatch, objectives)
+    chosen, found, order = choose(monkeypatch, losses)
     assert order[-2:] == [(FAVOURITE.operations, 2, 600), (THIRD.operations, 2, 600)]
     assert (chosen.operations, chosen.depth) == (THIRD.operations, 2)
     keys = [trial["key"] for trial in found]
     assert len(set(keys)) == len(keys) == 7  # one result of each structure and number of steps
-    _, again, _ = choose(monkeypatch, objectives, finalists=1)
+    _, again, _ = choose(monkeypatch, losses, finalists=1)
     assert [trial["key"] for trial in again] == keys[:-2]
 
 
@@ -64,7 +64,7 @@ def test_only_what_answers_in_time_is_tried_and_others_get_shallower_until_they_
     chosen, _, order = choose(
         monkeypatch, lambda genotype, steps: 0.3, fits=lambda genotype: genotype.depth <= longest[genotype.operations]
     )
-    assert [depth for operations, depth, _ in order if operations == FAVOURITE.operations] == [2, 1, 2, 1]
+    assert [depth for operations, depth, _ in order if operations == FAVOURITE.operations] == [2, 1, 2]
     assert {depth for operations, depth, _ in order if operations == SECOND.operations} == {1}
     assert THIRD.operations not in {operations for operations, _, _ in order}
     assert chosen.depth <= longest[chosen.operations]
@@ -80,3 +80,11 @@ def test_another_cell_is_taken_where_the_favourite_is_never_in_time_and_one_cell
     assert (chosen.operations, chosen.depth) == (SECOND.operations, 2)
     chosen, _, _ = choose(monkeypatch, lambda genotype, steps: 0.3, fits=lambda genotype: False)
     assert (chosen.operations, chosen.depth) == (FAVOURITE.operations, 1)
+
+
+def test_cells_are_compared_with_their_cost_but_depths_without(monkeypatch):
+    cheapest = min((FAVOURITE, SECOND, THIRD), key=lambda cell: deployed_products(cell, pair=False))
+    chosen, _, order = choose(monkeypatch, lambda genotype, steps: 0.3 - 0.01 * genotype.depth, price=0.1)
+    assert {depth for operations, depth, _ in order if operations != FAVOURITE.operations} == {3}
+    assert [depth for _, depth, steps in order if steps == 600] == [3, 3]
+    assert (chosen.operations, chosen.depth) == (cheapest.operations, 3)

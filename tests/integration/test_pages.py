@@ -33,7 +33,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The report of a usual run, with hostile texts in it, and the comparison of a sweep."""
     folder = tmp_path_factory.mktemp("pages")
     trials = [
-        {"depth": d, "cell": f"0>2 conv_3 1>2 dil_conv_{d}", "steps": s, "log_loss": 1 / d, "cost": d / 9, "objective": 1 / d}
+        {"depth": d, "cell": f"0>2 conv_3 1>2 dil_conv_{d}", "steps": s, "log_loss": 1 / d, "products": 9 * d, "objective": 1 / d}
         for d, s in ((3, 250), (5, 250), (7, 250), (7, 600))
     ]
     decision = {"alias": "champion", "version": "2", "champion_before": None, "reasons": ["fine"], "export": ""}
