@@ -4,6 +4,7 @@ Comes in: a DistilledNetwork and the batch size. Goes out: a function from batch
 A stage on several GPUs computes plainly: recording beside NCCL's own threads is not tried.
 """
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ class GraphedOutputs:
         autocast = torch.autocast(
             "cuda", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda"), cache_enabled=False
         )
-        with fixed_shapes(), autocast:
+        with fixed_shapes(), autocast, _no_collection():
             graphed = torch.cuda.make_graphed_callables(
                 _AtDepth(self.distilled, self.depth), (ids.clone(), mask.clone()), allow_unused_input=True, pool=self._pool
             )
@@ -83,6 +84,17 @@ class GraphedOutputs:
             buffer.copy_(before)
         torch.cuda.set_rng_state(random, ids.device)
         return cast("nn.Module", graphed)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Inside, no garbage is collected: an old graph that is freed while another is recorded would spoil the recording."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class _AtDepth(nn.Module):

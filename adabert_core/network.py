@@ -168,7 +168,7 @@ class AdaBertNetwork(nn.Module):
 
 
 def as_computed(x: Tensor) -> Tensor:
-    """x in the precision that autocast computes in: cells cast nothing between their operations."""
+    """Puts x into the precision that autocast computes in: cells cast nothing between their operations."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 

@@ -1,5 +1,6 @@
 """Device, precision and randomness of a stage. Comes in: config words. Goes out: an Accelerator and seeded generators."""
 
+import ctypes
 import functools
 import logging
 import random
@@ -14,6 +15,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from adabert_core.errors import UserError
 
 log = logging.getLogger(__name__)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def has_bf16(device: str) -> bool:
@@ -35,9 +37,19 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     bf16 = precision == "bf16" or (precision == "auto" and has_bf16(kind))
     if kind == "cpu" and precision == "auto" and not bf16:
         _say_slow()
+    if kind == "cpu":
+        _keep_freed_memory()
     for state in (AcceleratorState, GradientState, PartialState):  # one process runs stages of different settings in turn
         state._reset_state()
     return Accelerator(cpu=kind == "cpu", mixed_precision="bf16" if bf16 else "no")
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Has glibc keep large blocks: given back to the kernel they come again at every step, page by page (docs/LOG.md)."""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_THRESHOLD, 2**30)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @functools.cache

@@ -48,10 +48,10 @@ class Supernet(nn.Module):
         return derive(edges, torch.softmax(self.alpha_K.detach(), -1).cpu().tolist())
 
     def candidates(self, count: int, explored: int, generator: torch.Generator) -> list[Genotype]:
-        """The structure that alpha favours, others drawn from alpha (log p + Gumbel noise), and `explored` that alpha does not choose.
+        """The structure that alpha favours, others drawn from alpha (log p + Gumbel noise), `explored` others.
 
-        All are different. The last are there because shared weights favour operations without weights of their own: the plain
-        cell, and uniform draws. Of every few drawn the cheapest to deploy is taken, since most take several times what is needed.
+        All are different. The last are the plain cell and uniform draws, since shared weights favour operations that have none of
+        their own. Of every few drawn the cheapest to deploy is taken: most take several times what is needed.
         """
         found = [self.genotype()]
         pair = self.distilled.network.separator_id is not None
