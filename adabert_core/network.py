@@ -84,10 +84,7 @@ class Cell(nn.Module):
 
     def _edge(self, edge: str, state: State, positions: Positions, gates: Gates | None) -> Tensor | None:
         operations = cast("nn.ModuleDict", self.edges[edge])
-        if gates is None:
-            ((name, weight),) = ((name, None) for name in operations)
-        else:
-            name, weight = gates[edge]
+        name, weight = (next(iter(operations)), None) if gates is None else gates[edge]
         if name == "zero":
             return None  # its output and every gradient through it are zero
         operation = operations[name]

@@ -157,3 +157,10 @@ def test_memory_comes_back_without_the_garbage_collector():
     finally:
         gc.enable()
     assert held[2] == held[1]
+
+
+def test_nothing_is_collected_while_a_graph_is_recorded():
+    with pytest.raises(RuntimeError, match="recording failed"), cuda_graphs._no_collection():
+        assert not gc.isenabled()
+        raise RuntimeError("recording failed")
+    assert gc.isenabled()

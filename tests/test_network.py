@@ -4,12 +4,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.profiler import profile
 
 from adabert_core.distillation import DistilledNetwork
 from adabert_core.gumbel import sample
 from adabert_core.network import AdaBertNetwork, State, split_pair
 from adabert_core.operations import Positions, fixed_shapes
-from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, random_genotype
+from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, plain_cell, random_genotype
 from adabert_core.student import AdaBertConfig, AdaBertForSequenceClassification
 from adabert_core.student_training import inherit
 from adabert_core.supernet import build_supernet, hard_gates
@@ -261,3 +262,32 @@ def test_only_the_gated_operation_is_computed_and_learns():
     used = [name.split(".") for name, parameter in network.named_parameters() if parameter.grad is not None]
     learned = {(name[3], name[4]) for name in used if name[2:3] == ["edges"]}  # cells.0.edges.0-2.conv_3
     assert learned == {(f"{s}-{t}", "conv_3") for s, t in EDGES if (s, t) != (0, 2)}
+
+
+def plain(depth, separator=None):
+    return derived(plain_cell(depth), separator)
+
+
+@pytest.mark.parametrize(("rows", "separator"), [(SINGLES, None), (PAIRS, SEP)], ids=["single", "pair"])
+def test_cells_compute_in_the_precision_of_autocast_and_are_summed_up_in_float32(rows, separator):
+    network, kinds = plain(2, separator).train(), set()
+    for cell in network.cells:
+        cell.register_forward_hook(lambda cell, inputs, out: kinds.add(out.x.dtype))
+    ids, mask = padded(rows)
+    expected = network.summaries(ids, mask, 2)
+    assert kinds == {torch.float32}
+    kinds.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        summaries = network.summaries(ids, mask, 2)
+    assert kinds == {torch.bfloat16}
+    assert summaries.dtype == torch.float32
+    torch.testing.assert_close(summaries, expected, atol=0.05, rtol=0.05)
+
+
+@torch.no_grad()
+def test_convolutions_of_one_state_share_its_relu():
+    network, (ids, mask) = plain(3).eval(), padded(SINGLES)
+    with profile() as record:
+        network.summaries(ids, mask, 3)
+    calls = {event.key: event.count for event in record.key_averages()}
+    assert calls["aten::relu"] == 3  # of the embedding, which is both inputs, and of two cells; there are 18 convolutions
