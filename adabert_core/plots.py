@@ -122,7 +122,7 @@ def trials_figure(trials: Sequence[dict[str, Any]]) -> Picture:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set(
-            xlabel="128 x 128 products a position (\N{LEFTWARDS ARROW} cheaper)",
+            xlabel="products of a position (\N{LEFTWARDS ARROW} cheaper)",
             ylabel="validation log loss (\N{LEFTWARDS ARROW} better)",
         )
 
