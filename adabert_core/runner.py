@@ -1,8 +1,6 @@
 """All seven stages in this process, in the order of the data. Stages whose result is there already are not run again."""
 
-import ctypes
 import dataclasses
-import gc
 import logging
 import os
 import uuid
@@ -11,6 +9,7 @@ from pathlib import Path
 
 from adabert_core.artifacts import read_json
 from adabert_core.config import RunConfig
+from adabert_core.memory import give_memory_back
 from adabert_core.stage_cache import StageCache
 from adabert_core.stages import STAGES, StageReport, is_done, run_stage
 from adabert_core.storage import Checkpoints, open_store
@@ -49,7 +48,7 @@ def run_all(
                 continue
             checkpoints = Checkpoints(store, checkpoint_seconds)
             reports.append(run(name, settings, inputs, target, tracker=tracker, checkpoints=checkpoints))
-            _give_memory_back()
+            give_memory_back()
             if name == "prepare_data" and on_rows:
                 on_rows(target)
         status = "FINISHED"
@@ -84,13 +83,6 @@ def is_done_to(last: str, config: RunConfig, output: Path) -> bool:
 def stage_inputs(name: str, root: Path) -> dict[str, Path]:
     """Input name -> directory of a stage whose predecessors ran under `root`."""
     return {key: root / stage for key, stage in STAGES[name].inputs.items()}
-
-
-def _give_memory_back() -> None:
-    """Has glibc give the kernel what a stage has used, which training keeps, before the next begins."""
-    gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 def _pipeline_run(output: Path) -> str:

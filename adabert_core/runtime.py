@@ -1,6 +1,5 @@
 """Device, precision and randomness of a stage. Comes in: config words. Goes out: an Accelerator and seeded generators."""
 
-import ctypes
 import functools
 import logging
 import random
@@ -13,9 +12,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from adabert_core.errors import UserError
+from adabert_core.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def has_bf16(device: str) -> bool:
@@ -38,18 +37,10 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     if kind == "cpu" and precision == "auto" and not bf16:
         _say_slow()
     if kind == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     for state in (AcceleratorState, GradientState, PartialState):  # one process runs stages of different settings in turn
         state._reset_state()
     return Accelerator(cpu=kind == "cpu", mixed_precision="bf16" if bf16 else "no")
-
-
-@functools.cache
-def _keep_freed_memory() -> None:
-    """Has glibc keep large blocks: given back to the kernel they come again at every step, page by page (docs/LOG.md)."""
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_M_MMAP_THRESHOLD, 2**30)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @functools.cache

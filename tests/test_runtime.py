@@ -45,10 +45,3 @@ def test_frozen_model_is_cast_once_for_all_its_batches() -> None:
         return sum(event.count for event in record.key_averages() if event.key == "aten::_to_copy")
 
     assert casts(5) - casts(1) == 4  # only the batches
-
-
-def test_cpu_training_needs_no_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: object())  # a C library without mallopt, musl's for one
-    runtime._keep_freed_memory.cache_clear()
-    assert runtime.make_accelerator("cpu", "fp32").device.type == "cpu"
-    runtime._keep_freed_memory.cache_clear()
