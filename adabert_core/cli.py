@@ -172,7 +172,10 @@ def control(run_folder: Path, cells: int, seed: int) -> None:
 
     result = compare_with_random(run_folder, cells, seed)
     for row in result["rows"]:
-        click.echo(f"{row['name']:<12} cost {row['cost']:6.3f}  validation {row['validation']:.4f}  test {row['test']:.4f}")
+        click.echo(
+            f"{row['name']:<12} cost {row['cost']:6.3f}  {row['products']:3d} products  validation {row['validation']:.4f}  "
+            f"test {row['test']:.4f}  {row['test_loss']:.4f}"
+        )
     click.echo(result["sentence"])
 
 

@@ -43,10 +43,20 @@ def head_order(own: Sequence[str], labels: Sequence[str]) -> list[int]:
     return [known[name] for name in wanted] if same else []
 
 
-def probes_at_chance(accuracy: np.ndarray, labels: np.ndarray) -> str:
-    """Says that no layer's probe is better on validation, by more than a standard error, than the largest class is large."""
-    majority = largest_class(labels)
-    if accuracy.max() > majority + np.sqrt(majority * (1 - majority) / len(labels)):
+def probes_at_chance(accuracy: np.ndarray, likelihood: np.ndarray, labels: np.ndarray) -> str:
+    """Says that no layer's probe tells more on validation than how large the classes are.
+
+    None is right more often than the largest class is large, by more than a standard error, and none gives the labels more
+    likelihood than the classes' shares do: of rare classes a probe may know much and still never answer one.
+
+    Args:
+        accuracy: (J + 1,) of every layer's probe.
+        likelihood: (J + 1,) mean log likelihood of the labels, in nats.
+        labels: (rows,) classes.
+    """
+    majority, shares = largest_class(labels), np.bincount(labels) / len(labels)
+    prior = float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
+    if accuracy.max() > majority + np.sqrt(majority * (1 - majority) / len(labels)) or likelihood.max() > prior:
         return ""
     return (
         f"no teacher layer's probe is better than always answering the largest class ({accuracy.max():.3f} at best, "

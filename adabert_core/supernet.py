@@ -20,7 +20,7 @@ from adabert_core.search_space import (
 )
 from adabert_core.tasks import CLASSIFICATION, Task
 
-_DRAWS = 16  # for one that is tried
+_DRAWS = 4  # for a cheap one; of more the cheapest are all pools
 
 
 class Supernet(nn.Module):
@@ -51,16 +51,17 @@ class Supernet(nn.Module):
         """The structure that alpha favours, others drawn from alpha (log p + Gumbel noise), `explored` others.
 
         All are different. The last are the plain cell and uniform draws, since shared weights favour operations that have none of
-        their own. Of every few drawn the cheapest to deploy is taken: most take several times what is needed.
+        their own: half of these the cheapest to deploy of a few, half as they come, so that what a trial pays for its products
+        decides.
         """
         found = [self.genotype()]
         pair = self.distilled.network.separator_id is not None
 
-        def draw(logs: Tensor, wanted: int) -> None:
+        def draw(logs: Tensor, wanted: int, of: int = 1) -> None:
             for _ in range(100 * count):  # a decided alpha has few cells to draw
                 if len(found) >= wanted:
                     break
-                noise = -torch.log(-torch.log(torch.rand((_DRAWS, *logs.shape), generator=generator).clamp(min=1e-20)))
+                noise = -torch.log(-torch.log(torch.rand((of, *logs.shape), generator=generator).clamp(min=1e-20)))
                 depth = [0.0] * (found[0].depth - 1) + [1.0]
                 cells = [derive(drawn.tolist(), depth) for drawn in logs + noise]
                 cell = min(cells, key=lambda cell: deployed_products(cell, pair))
@@ -71,7 +72,9 @@ class Supernet(nn.Module):
         draw(favoured, count - explored)
         if explored and plain_cell(found[0].depth) not in found:
             found.append(plain_cell(found[0].depth))
-        draw(torch.zeros_like(favoured), count)
+        uniform = torch.zeros_like(favoured)
+        draw(uniform, (len(found) + count) // 2, _DRAWS)
+        draw(uniform, count)
         return found
 
 

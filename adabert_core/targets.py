@@ -97,7 +97,8 @@ def run(
         save_file(word_vectors(teacher, uses, accelerator), frame.path / "vectors.safetensors")
         accuracy = task.layer_scores(kept_probes, validation_labels)
         if isinstance(task, Classification) and task.class_weights is None:  # weights give accuracy away for rare classes
-            frame.warn(probes_at_chance(accuracy, validation_labels))
+            said = task.log_likelihoods(kept_probes, validation_labels)
+            frame.warn(probes_at_chance(accuracy, said, validation_labels))
         likelihood = task.log_likelihoods(real_probes, train_labels)
         write_json(
             frame.path / "targets.json",

@@ -1,6 +1,9 @@
 """The cells a searched one is compared with."""
 
-from adabert_core.control import _sentence
+import numpy as np
+import pytest
+
+from adabert_core.control import _sentence, lead_error
 from adabert_core.search_space import Genotype, cell_cost, random_cells, size_flops_costs
 
 COSTS = size_flops_costs(128)
@@ -26,15 +29,34 @@ def test_against_the_dearest_cell_the_dearest_draws_stand_in() -> None:
     assert cell_cost(found, COSTS) > 0.8 * cell_cost(cell("conv_7"), COSTS)
 
 
-def test_sentence_says_which_is_better() -> None:
+def row(name: str, cost: float, products: int, validation: float, test: float, loss: float) -> dict[str, object]:
+    return {"name": name, "cost": cost, "products": products, "validation": validation, "test": test, "test_loss": loss}
+
+
+def test_sentence_says_which_is_better_and_whether_that_can_be_told() -> None:
     rows = [
-        {"name": "searched", "cost": 2.0, "validation": 0.81, "test": 0.80},
-        {"name": "random 1", "cost": 4.0, "validation": 0.80, "test": 0.79},
-        {"name": "random 2", "cost": 4.0, "validation": 0.82, "test": 0.83},
+        row("searched", 2.0, 30, 0.81, 0.80, 0.40),
+        row("random 1", 4.0, 50, 0.80, 0.79, 0.41),
+        row("random 2", 4.0, 70, 0.82, 0.83, 0.43),
     ]
-    assert _sentence(rows) == (
-        "The searched cell is worse than the mean of 2 random cells on the test split "
-        "(0.8000 against 0.8100; validation 0.8100 against 0.8100) at 0.50 of their cost."
+    assert _sentence(rows, 0.004) == (
+        "The searched cell is worse than the mean of 2 random cells on the test split (0.8000 against 0.8100, standard error "
+        "0.0040; log loss 0.4000 against 0.4200; validation 0.8100 against 0.8100) at 0.50 of their cost and 0.50 of their "
+        "products."
     )
+    assert "on the test split, a difference within one standard error, (0.8000" in _sentence(rows, 0.02)
     rows[2]["test"] = 0.80
-    assert _sentence(rows).startswith("The searched cell is at least as good as the mean of 2 random cells")
+    assert _sentence(rows, 0.004).startswith("The searched cell is at least as good as the mean of 2 random cells")
+
+
+def test_error_of_a_lead_is_that_of_paired_rows() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=2000)
+    first, second = (np.where(rng.random(2000) < 0.1, 1 - labels, labels) for _ in range(2))
+
+    def accuracy(labels: np.ndarray, said: np.ndarray) -> float:
+        return float((labels == said).mean())
+
+    difference = (first == labels).astype(float) - (second == labels)
+    assert lead_error(labels, [first, second], accuracy) == pytest.approx(difference.std() / 2000**0.5, rel=0.2)
+    assert lead_error(labels, [first, first], accuracy) == 0
