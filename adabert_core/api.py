@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adabert_core.config import parse_run_config, read_yaml
+from adabert_core.config_file import parse_run_config, read_yaml
 from adabert_core.errors import UserError
 from adabert_core.presets import find_preset
 from adabert_core.report import load_report, table, table_text

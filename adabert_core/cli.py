@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from adabert_core import __version__
-from adabert_core.config import RunConfig, load_run_config
+from adabert_core.config import RunConfig
+from adabert_core.config_file import load_run_config
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
 from adabert_core.examples import add_examples

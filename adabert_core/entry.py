@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from adabert_core.artifacts import write_json
-from adabert_core.config import parse_section
+from adabert_core.config_file import parse_section
 from adabert_core.errors import UserError
 from adabert_core.stages import STAGES, StageReport, outside_content, run_stage
 from adabert_core.storage import Checkpoints, open_store

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from adabert_core.config import RunConfig, load_run_config
+from adabert_core.config import RunConfig
+from adabert_core.config_file import load_run_config
 
 config_option = click.option(
     "--config", "config_path", type=click.Path(path_type=Path), required=True, help="Preset, e.g. quickstart, or YAML file."

@@ -14,7 +14,7 @@ import yaml
 
 from adabert_core import __version__
 from adabert_core.artifacts import Manifest, git_sha
-from adabert_core.config import SECTIONS, parse_section
+from adabert_core.config_file import SECTIONS, parse_section
 from adabert_core.stages import STAGES
 
 _PACKAGES = ("torch", "transformers", "onnxruntime", "numpy")

@@ -10,7 +10,8 @@ from kfp.dsl.pipeline_context import Pipeline
 
 from adabert_core import __version__
 from adabert_core.artifacts import git_sha
-from adabert_core.config import SECTIONS, RunConfig
+from adabert_core.config import RunConfig
+from adabert_core.config_file import SECTIONS
 from adabert_core.errors import UserError
 from pipelines.adabert import build
 from pipelines.resources import Placement

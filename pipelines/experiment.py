@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from adabert_core.artifacts import write_json
-from adabert_core.config import SECTIONS
+from adabert_core.config_file import SECTIONS
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
 from adabert_core.experiments.matrix import Experiment, Run, expand, read_experiment

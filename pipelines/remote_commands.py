@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from adabert_core.config import RunConfig, load_run_config
+from adabert_core.config import RunConfig
+from adabert_core.config_file import load_run_config
 from adabert_core.errors import UserError
 from pipelines import remote, schedules
 from pipelines.compiled import (

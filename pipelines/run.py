@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from adabert_core.cli import run_command, show_report
-from adabert_core.config import load_run_config
+from adabert_core.config_file import load_run_config
 from adabert_core.plan_commands import plan_option, say_plan
 from pipelines.compiled import (
     accelerator_option,

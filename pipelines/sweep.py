@@ -11,7 +11,8 @@ from typing import Any
 import click
 from kfp import compiler
 
-from adabert_core.config import SECTIONS, RunConfig, load_run_config
+from adabert_core.config import RunConfig
+from adabert_core.config_file import SECTIONS, load_run_config
 from adabert_core.errors import UserError
 from pipelines.adabert import build_sweep
 from pipelines.compiled import (

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from adabert_core.budget import Budget
-from adabert_core.config import RunConfig, TargetConfig, parse_run_config
+from adabert_core.config import RunConfig, TargetConfig
+from adabert_core.config_file import parse_run_config
 from adabert_core.errors import UserError
 from adabert_core.search_space import Genotype
 from adabert_core.storage import Checkpoints, FolderStore

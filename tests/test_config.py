@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from adabert_core.config import RunConfig, load_run_config, parse_run_config, parse_section
+from adabert_core.config import RunConfig
+from adabert_core.config_file import load_run_config, parse_run_config, parse_section
 from adabert_core.errors import UserError
 
 

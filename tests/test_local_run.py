@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from adabert_core.config import RunConfig, parse_run_config
+from adabert_core.config import RunConfig
+from adabert_core.config_file import parse_run_config
 from adabert_core.errors import UserError
 from pipelines.local_run import Containers, lend_builtins, run_local
 

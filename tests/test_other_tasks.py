@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adabert_core import registry
-from adabert_core.config import load_run_config
+from adabert_core.config_file import load_run_config
 from adabert_core.data.dataset import read_dataset
 from adabert_core.report import load_report
 from adabert_core.runner import run_all

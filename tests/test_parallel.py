@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from adabert_core import parallel
-from adabert_core.config import parse_section
+from adabert_core.config_file import parse_section
 from adabert_core.errors import UserError
 from adabert_core.stages import run_stage
 from adabert_core.storage import Checkpoints, FolderStore
@@ -108,7 +108,7 @@ def test_whole_way_on_two_processes_learns_as_on_one(rows: Path, bert_folder: Pa
 def test_killed_on_two_processes_it_goes_on_and_ends_the_same(rows: Path, bert_folder: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from adabert_core.config import parse_section\n"
+        "from adabert_core.config_file import parse_section\n"
         "from adabert_core.entry import show_log\n"
         "from adabert_core.stages import run_stage\n"
         "from adabert_core.storage import Checkpoints, FolderStore\n"

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from adabert_core import plan as plan_module
 from adabert_core.calibration import StepClock, TimeIsUp
 from adabert_core.cli import cli
-from adabert_core.config import RunConfig, load_run_config
+from adabert_core.config import RunConfig
+from adabert_core.config_file import load_run_config
 from adabert_core.errors import UserError
 from adabert_core.plan import Line, Plan, check_memory, check_minutes, make_plan, table_text
 from adabert_core.search_space import EDGES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from adabert_core.config import parse_section
+from adabert_core.config_file import parse_section
 from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.search import Trace, search_structure
 from adabert_core.search_space import PRIMITIVES, size_flops_costs

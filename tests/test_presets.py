@@ -11,7 +11,7 @@ import pytest
 import yaml
 from kfp_api_server import Done
 
-from adabert_core.config import load_run_config
+from adabert_core.config_file import load_run_config
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted((ROOT / "pipelines" / "configs").glob("*.yaml"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adabert_core.config import load_run_config, parse_section
+from adabert_core.config_file import load_run_config, parse_section
 from adabert_core.data.dataset import read_dataset
 from adabert_core.runner import run_all
 from adabert_core.serving import Predictor

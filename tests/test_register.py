@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from adabert_core.config import parse_section
+from adabert_core.config_file import parse_section
 from adabert_core.register import decide, pack_model
 
 

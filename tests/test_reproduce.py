@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from adabert_core.config import load_run_config, parse_run_config
+from adabert_core.config_file import load_run_config, parse_run_config
 from adabert_core.reproduce import changed_settings, settings_text
 
 

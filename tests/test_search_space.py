@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from adabert_core.config import parse_section
+from adabert_core.config_file import parse_section
 from adabert_core.errors import UserError
 from adabert_core.search_space import (
     EDGES,

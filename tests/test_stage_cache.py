@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from adabert_core.artifacts import list_files, read_manifest
-from adabert_core.config import RunConfig, load_run_config
+from adabert_core.config import RunConfig
+from adabert_core.config_file import load_run_config
 from adabert_core.entry import fingerprint_component
 from adabert_core.errors import UserError
 from adabert_core.runner import run_all, stage_inputs

@@ -16,7 +16,8 @@ from kfp_api_actions import State, check_parameters
 from kfp_api_server import Done
 
 from adabert_core import __version__
-from adabert_core.config import RunConfig, load_run_config
+from adabert_core.config import RunConfig
+from adabert_core.config_file import load_run_config
 from pipelines import connection
 from pipelines.compiled import PRESET, compile_pipeline, pipeline_parameters
 from pipelines.remote import content_digest

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adabert_core.config import RunConfig, load_run_config
+from adabert_core.config import RunConfig
+from adabert_core.config_file import load_run_config
 from adabert_core.data.dataset import read_dataset
 from adabert_core.errors import UserError
 from adabert_core.runner import stage_inputs

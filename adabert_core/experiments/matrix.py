@@ -18,7 +18,8 @@ import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from adabert_core.config import Count, RunConfig, checked, load_run_config, read_yaml
+from adabert_core.config import Count, RunConfig
+from adabert_core.config_file import checked, load_run_config, read_yaml
 from adabert_core.errors import UserError
 
 _STRICT = ConfigDict(extra="forbid")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from adabert_core.artifacts import read_json
-from adabert_core.config import load_run_config
+from adabert_core.config_file import load_run_config
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
 from adabert_core.runner import run_all

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adabert_core.config import parse_section
+from adabert_core.config_file import parse_section
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.data.prepare import run
 from adabert_core.storage import Checkpoints

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from adabert_core import __version__
-from adabert_core.config import load_run_config
+from adabert_core.config_file import load_run_config
 from manifests import render
 
 ROOT = Path(__file__).parents[2]

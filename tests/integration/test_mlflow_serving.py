@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from adabert_core.config import parse_section
+from adabert_core.config_file import parse_section
 from adabert_core.s3 import fetch, open_place
 from adabert_core.serving import Predictor
 from adabert_core.stages import run_stage

@@ -250,7 +250,7 @@ def test_training_does_not_wait_for_an_upload(uri: str, monkeypatch: pytest.Monk
 
 
 def test_stage_directory_travels_whole(uri: str, tmp_path: Path, corrupt, learnable_csv: Path) -> None:
-    from adabert_core.config import parse_section
+    from adabert_core.config_file import parse_section
     from adabert_core.stages import run_stage
     from adabert_core.tracking import Tracker
 
