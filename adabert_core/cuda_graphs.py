@@ -49,7 +49,7 @@ class GraphedOutputs:
 
     def __init__(self, distilled: DistilledNetwork, depth: int, batch_size: int) -> None:
         self.distilled, self.depth, self.batch_size = distilled, depth, batch_size
-        self.longest = cast("AdaBertNetwork", distilled.network).embedding.position.num_embeddings
+        self.longest = cast("AdaBertNetwork", distilled.network).max_length
         self._graphs: dict[int, nn.Module] = {}
         self._pool = torch.cuda.graph_pool_handle()  # shared: a step is done with its graphs before the next one begins
 

@@ -20,19 +20,25 @@ Gates = Mapping[str, tuple[str, Tensor | None]]  # edge name -> (operation, its 
 
 
 class Embedding(nn.Module):
-    """Word + position + segment vectors, LayerNorm, dropout. A text pair becomes two sequences, positions from 0 in both."""
+    """Word vectors, for a pair with its segments', LayerNorm, dropout.
 
-    def __init__(self, vocab_size: int, channels: int, max_length: int, dropout: float, pair: bool) -> None:
+    Convolutions see the order of words. Position vectors, which students before 0.5.0 have, from 0 in both texts of a pair, are
+    learned for the lengths of the train texts and disturb longer ones (docs/LOG.md).
+    """
+
+    def __init__(self, vocab_size: int, channels: int, positions: int, dropout: float, pair: bool) -> None:
         super().__init__()
         self.word = nn.Embedding(vocab_size, channels)
-        self.position = nn.Embedding(max_length, channels)
+        self.position = nn.Embedding(positions, channels) if positions else None
         self.segment = nn.Embedding(2, channels) if pair else None
         self.norm = nn.LayerNorm(channels)
         self.dropout = Dropout(dropout)
 
     def forward(self, words: Tensor, positions: Positions, segment: int) -> Tensor:
         """Word vectors (B, L, C) -> (B, L, C), zero at pads."""
-        x = words + self.position(torch.arange(words.shape[1], device=words.device))
+        x = words
+        if self.position is not None:
+            x = x + self.position(torch.arange(words.shape[1], device=words.device))
         if self.segment is not None:
             x = x + self.segment.weight[segment]
         return positions.clear(self.dropout(self.norm(x)))
@@ -99,7 +105,8 @@ class AdaBertNetwork(nn.Module):
     """Embedding, `depth` cells and the head r_K = sum of softmax(b_K)_k s_k -> tanh -> dropout -> linear.
 
     With `alignment` the texts of a pair are compared word by word before the first cell. With `maxima` the summary of a cell is
-    half the mean and half the maximum over positions: what a long text says once is not diluted.
+    half the mean and half the maximum over positions: what a long text says once is not diluted. With `position_vectors` the
+    embedding has them for `max_length` positions.
     """
 
     def __init__(
@@ -116,10 +123,12 @@ class AdaBertNetwork(nn.Module):
         dropout: float,
         alignment: bool = False,
         maxima: bool = False,
+        position_vectors: bool = False,
     ) -> None:
         super().__init__()
-        self.separator_id, self.maxima = separator_id, maxima
-        self.embedding = Embedding(vocab_size, channels, max_length, dropout, pair=separator_id is not None)
+        self.separator_id, self.maxima, self.max_length = separator_id, maxima, max_length
+        positions = max_length if position_vectors else 0
+        self.embedding = Embedding(vocab_size, channels, positions, dropout, pair=separator_id is not None)
         self.alignment = Alignment(channels) if alignment else None
         self.cells = nn.ModuleList(Cell(channels, candidates) for _ in range(depth))
         self.depth_weights = nn.ParameterDict({str(k): nn.Parameter(torch.zeros(k + 1)) for k in depths})
@@ -128,8 +137,8 @@ class AdaBertNetwork(nn.Module):
 
     def tables(self) -> dict[str, Tensor]:
         """The embedding tables that can start from the teacher's."""
-        found = {"word": self.embedding.word.weight, "position": self.embedding.position.weight}
-        return found if self.embedding.segment is None else {**found, "segment": self.embedding.segment.weight}
+        tables = {"word": self.embedding.word, "position": self.embedding.position, "segment": self.embedding.segment}
+        return {name: table.weight for name, table in tables.items() if table is not None}
 
     def summaries(self, input_ids: Tensor, attention_mask: Tensor, depth: int, gates: Gates | None = None) -> Tensor:
         """Ids and mask (B, L) -> s (depth + 1, B, C): the embedding and every cell summed up over the real positions."""

@@ -24,7 +24,8 @@ _LOSSES: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
 class AdaBertConfig(PreTrainedConfig):
     """Architecture of a derived student, `genotype` being the content of genotype.json, or of a peer (see `peers`).
 
-    Students of pairs have an `alignment`, and the summaries of all of them `maxima`; those of before these were there do not.
+    Students of pairs have an `alignment`, and the summaries of all of them `maxima`; those of before these were there do not, and
+    have `position_vectors`.
     A multi-label student has `thresholds` as well: the probability of each label above which it is given.
     """
 
@@ -41,12 +42,13 @@ class AdaBertConfig(PreTrainedConfig):
         architecture: str = "adabert",
         alignment: bool = False,
         maxima: bool = False,
+        position_vectors: bool = True,
         **kwargs: Any,
     ) -> None:
         self.vocab_size, self.channels, self.max_position_embeddings = vocab_size, channels, max_position_embeddings
         self.genotype = genotype or {"depth": 1, "edges": []}
         self.separator_id, self.dropout, self.architecture = separator_id, dropout, architecture
-        self.alignment, self.maxima = alignment, maxima
+        self.alignment, self.maxima, self.position_vectors = alignment, maxima, position_vectors
         super().__init__(**kwargs)
 
 
@@ -78,6 +80,7 @@ class AdaBertForSequenceClassification(PreTrainedModel):
                 depths=[genotype.depth],
                 alignment=config.alignment,
                 maxima=config.maxima,
+                position_vectors=config.position_vectors,
                 **shared,
             )
         self.post_init()

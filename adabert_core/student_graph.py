@@ -132,7 +132,11 @@ class StudentGraph:
         """
         embedding, separator = self.network.embedding, self.network.separator_id
         if separator is None:
-            state = State(self._embedding(embedding, self._words(embedding, "input_ids"), 0, share, "embedding"), share)
+            if embedding.position is None:
+                rows = self._normed_words(embedding, "input_ids", share, "embedding")
+            else:
+                rows = self._embedding(embedding, self._words(embedding, "input_ids"), 0, share, "embedding")
+            state = State(rows, share)
             return state, state, []
         add = self.graph.add
         marks = add("Cast", add("Equal", "input_ids", separator), to=TensorProto.INT64)
@@ -163,16 +167,22 @@ class StudentGraph:
         """Word vectors (B, L, C) of ids (B, L)."""
         return self.arithmetic.look_up(self.graph, _array(embedding.word.weight), ids)
 
+    def _normed_words(self, embedding: Embedding, ids: str, share: float, name: str) -> str:
+        """`share` times the normalised vectors of ids (B, L) -> (B * L, C), from a table: to a word's nothing is added."""
+        table = share * _array(embedding.norm(embedding.word.weight))
+        return self.graph.add("Reshape", self.arithmetic.look_up(self.graph, table, ids), [-1, self.channels], name=name)
+
     def _embedding(self, embedding: Embedding, words: str, segment: int, share: float, name: str) -> str:
-        """`share` times the normalised vectors of words (B, L, C) -> (B * L, C)."""
-        places = _array(embedding.position.weight)
-        if embedding.segment is not None:
-            places = places + _array(embedding.segment.weight)[segment]
-        place = self.graph.add("Slice", places, [0], self.length)
+        """`share` times the normalised vectors of words (B, L, C), with what is added to them -> (B * L, C)."""
+        added = (
+            np.zeros((1, self.channels), np.float32) if embedding.segment is None else _array(embedding.segment.weight)[segment]
+        )
+        if embedding.position is not None:
+            added = self.graph.add("Slice", _array(embedding.position.weight) + added, [0], self.length)
         scale, shift = (share * _array(part) for part in (embedding.norm.weight, embedding.norm.bias))
         normed = self.graph.add(
             "LayerNormalization",
-            self.graph.add("Add", words, place),
+            self.graph.add("Add", words, added),
             scale,
             shift,
             epsilon=embedding.norm.eps,

@@ -52,7 +52,7 @@ NO_CONVOLUTION = Genotype(
 NOTHING_INSIDE = Genotype(3, ((0, 2, "zero"), (1, 2, "zero"), (2, 3, "conv_3"), (2, 4, "identity"), (3, 4, "zero")))
 
 
-def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40, alignment=True, maxima=True):
+def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40, alignment=True, maxima=True, position_vectors=False):
     """Random weights and statistics, in evaluation mode."""
     torch.manual_seed(seed)
     config = AdaBertConfig(
@@ -64,6 +64,7 @@ def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40, align
         num_labels=classes,
         alignment=alignment and separator_id is not None,
         maxima=maxima,
+        position_vectors=position_vectors,
     )
     model = AdaBertForSequenceClassification(config).eval()
     with torch.no_grad():
@@ -145,6 +146,17 @@ def test_students_of_before_there_were_maxima_are_exported_without(tmp_path):
     rows, answers = rows_of(pair=False), []
     for maxima in (False, True):
         model = student(CONVOLUTIONS, maxima=maxima)
+        export_student(model, tmp_path / "model.onnx")
+        answers.append(onnx_logits(open_session(tmp_path / "model.onnx", threads=1), rows, 7))
+        np.testing.assert_allclose(answers[-1], expected_logits(model, rows), atol=1e-5, rtol=0)
+    assert np.abs(answers[1] - answers[0]).max() > 1e-2
+
+
+@pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
+def test_students_with_position_vectors_are_exported_with_them(pair, tmp_path):
+    rows, answers = rows_of(pair), []
+    for old in (False, True):
+        model = student(CONVOLUTIONS, SEP if pair else None, position_vectors=old)
         export_student(model, tmp_path / "model.onnx")
         answers.append(onnx_logits(open_session(tmp_path / "model.onnx", threads=1), rows, 7))
         np.testing.assert_allclose(answers[-1], expected_logits(model, rows), atol=1e-5, rtol=0)

@@ -31,7 +31,7 @@ def unsettle(module, seed=0):
     return module
 
 
-def derived(genotype, separator_id=None, dropout=0.0, alignment=True, maxima=True):
+def derived(genotype, separator_id=None, dropout=0.0, alignment=True, maxima=True, position_vectors=False):
     return unsettle(
         AdaBertNetwork(
             vocab_size=VOCABULARY,
@@ -45,6 +45,7 @@ def derived(genotype, separator_id=None, dropout=0.0, alignment=True, maxima=Tru
             dropout=dropout,
             alignment=alignment and separator_id is not None,
             maxima=maxima,
+            position_vectors=position_vectors,
         )
     )
 
@@ -121,20 +122,23 @@ def test_first_summary_is_the_mean_of_the_real_embeddings():
     network = derived(Genotype(1, ())).eval()
     ids, mask = padded([[5, 6, 7], [8]])
     summaries = network.summaries(ids, mask, 0)
-    word, position = network.embedding.word.weight, network.embedding.position.weight
-    vectors = network.embedding.norm(word[[5, 6, 7]] + position[:3])
+    word = network.embedding.word.weight
+    vectors = network.embedding.norm(word[[5, 6, 7]])
     assert summaries.shape == (1, 2, CHANNELS)
     torch.testing.assert_close(summaries[0, 0], vectors.sum(0) / 3)
-    torch.testing.assert_close(summaries[0, 1], network.embedding.norm(word[8] + position[0]))
+    torch.testing.assert_close(summaries[0, 1], network.embedding.norm(word[8]))
 
 
 @torch.no_grad()
-def test_pair_starts_from_both_texts_alike_with_positions_of_their_own():
-    network = derived(Genotype(1, ()), SEP, alignment=False).eval()
+@pytest.mark.parametrize("old", [False, True], ids=["without_positions", "of_before"])
+def test_pair_starts_from_both_texts_alike_with_segments_of_their_own(old):
+    network = derived(Genotype(1, ()), SEP, alignment=False, position_vectors=old).eval()
 
     def mean(ids, segment):
         embedding = network.embedding
-        vectors = embedding.word.weight[ids] + embedding.position.weight[: len(ids)] + embedding.segment.weight[segment]
+        vectors = embedding.word.weight[ids] + embedding.segment.weight[segment]
+        if old:
+            vectors = vectors + embedding.position.weight[: len(ids)]  # from 0 in both texts
         return embedding.norm(vectors).mean(0)
 
     summaries = network.summaries(*padded([[2, 7, SEP, 8, 9, SEP], [2, 4, 5, 6, 7, SEP, 8, 9, SEP]]), 0)
@@ -156,8 +160,7 @@ def test_cell_output_is_the_weighted_sum_of_its_nodes():
 def test_summary_of_a_cell_is_half_the_mean_and_half_the_maximum_of_its_real_positions():
     genotype = Genotype(1, ((0, 2, "identity"), (0, 3, "identity"), (0, 4, "identity")))  # a cell that gives its input
     network, (ids, mask) = derived(genotype).eval(), padded([[5, 6, 7], [8]])
-    word, position = network.embedding.word.weight, network.embedding.position.weight
-    vectors = network.embedding.norm(word[[5, 6, 7]] + position[:3])
+    vectors = network.embedding.norm(network.embedding.word.weight[[5, 6, 7]])
     expected = (vectors.mean(0) + vectors.amax(0)) / 2
     torch.testing.assert_close(network.summaries(ids, mask, 1)[1, 0], expected)
     old = derived(genotype, maxima=False).eval()
@@ -224,6 +227,7 @@ def test_supernet_with_one_hot_alpha_is_the_derived_student(tmp_path, depth, sep
         separator_id=separator,
         alignment=separator is not None,
         maxima=True,
+        position_vectors=False,
     )
     student = AdaBertForSequenceClassification(config)
     distilled = DistilledNetwork(student.network, depth, 2)

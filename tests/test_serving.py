@@ -33,6 +33,7 @@ def folder(request, tmp_path_factory, bert_folder):
         separator_id=tokenizer.sep_token_id if request.param else None,
         alignment=request.param,
         maxima=True,
+        position_vectors=False,
         id2label={0: "bad", 1: "good"},
     )
     model = AdaBertForSequenceClassification(settings).eval()
