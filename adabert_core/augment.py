@@ -16,15 +16,23 @@ _CHUNK = 1024
 _WORD_MARKS = ("Ġ", "▁")  # how byte-level BPE and SentencePiece write the start of a word; WordPiece marks the rest instead
 
 
-def choose_rows(labels: np.ndarray, augmented_rows: int, max_copies: int, rng: np.random.Generator) -> np.ndarray:
+def choose_rows(
+    labels: np.ndarray, lengths: np.ndarray, augmented_rows: int, max_copies: int, rng: np.random.Generator
+) -> np.ndarray:
     """Row indices to copy: `augmented_rows` in all, at most `max_copies` of a row on average.
 
-    Rare classes get more than their share: a class is drawn in proportion to the root of its size.
+    Rare classes get more than their share: a class is drawn in proportion to the root of its size. And a row is in proportion to
+    its tokens (`lengths`): copies of a short text are soon the same again, those of a long one hold what is new (docs/LOG.md).
     """
     total = min(augmented_rows, max_copies * len(labels))
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    weights = 1 / np.sqrt(counts[inverse])
+    weights = lengths / np.sqrt(counts[inverse])
     return rng.choice(len(labels), size=total, p=weights / weights.sum())
+
+
+def copied_length(lengths: np.ndarray) -> float:
+    """Tokens of the rows that `choose_rows` takes of rows with that many, on average."""
+    return float(np.square(lengths, dtype=np.float64).sum() / max(lengths.sum(), 1))
 
 
 def augment(
@@ -56,7 +64,8 @@ def augment(
     unknown = set(mix) - set(GENERATORS)
     if unknown:
         raise UserError(f"targets.mix: no generator named {sorted(unknown)[0]}; there are {', '.join(GENERATORS)}.")
-    chosen = choose_rows(labels, augmented_rows, max_copies, rng)
+    lengths = rows.a.lengths + (0 if rows.b is None else rows.b.lengths)
+    chosen = choose_rows(labels, lengths, augmented_rows, max_copies, rng)
     names = [name for name in GENERATORS if name in mix]  # a mapping's order is not part of what it says
     shares = np.array([mix[name] for name in names]) / sum(mix.values())
     bounds = np.round(np.cumsum(shares) * len(chosen)).astype(int)[:-1]

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from adabert_core.artifacts import write_json
-from adabert_core.augment import augment, nearest_tokens
+from adabert_core.augment import augment, copied_length, nearest_tokens
 from adabert_core.config import TargetsConfig
 from adabert_core.data.dataset import read_dataset
 from adabert_core.early_warnings import probes_at_chance
@@ -183,7 +183,9 @@ def augmented_rows(config: TargetsConfig, teacher: Teacher, rows: TokenRows, lab
 
 def augmented_bound(config: TargetsConfig, lengths: np.ndarray) -> int:
     """The most rows to make of rows with that many tokens: the cost of scoring grows with tokens, not with rows."""
-    by_tokens = int(config.augmented_tokens / max(lengths.mean(), 1)) if config.augmented_tokens else config.augmented_rows
+    by_tokens = (
+        int(config.augmented_tokens / max(copied_length(lengths), 1)) if config.augmented_tokens else config.augmented_rows
+    )
     return min(config.augmented_rows, by_tokens)
 
 

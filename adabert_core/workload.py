@@ -108,7 +108,7 @@ def _targets(config: RunConfig, rows: Rows, made: int) -> Work:
     fitted = min(settings.probe_rows, len(train))
     unlabeled = rows.lengths["unlabeled"][: settings.unlabeled_rows]
     mean = train.mean()
-    tokens = train.sum() + unlabeled.sum() + rows.lengths["validation"].sum() + made * mean
+    tokens = train.sum() + unlabeled.sum() + rows.lengths["validation"].sum() + _copied(rows, made).sum()
     tokens += fitted * mean if fitted < len(train) else 0
     tokens += sizes.vocabulary * (rows.special + 1)  # every token alone, for the student's word vectors
     longest = scored_at_once(settings, "cuda" if _on_gpu(settings.device) else "cpu") * int(train.max())
@@ -125,10 +125,17 @@ def _targets(config: RunConfig, rows: Rows, made: int) -> Work:
     )
 
 
+def _copied(rows: Rows, made: int) -> np.ndarray:
+    """Lengths of the rows that `distill_targets` will make: of each text as many as it has tokens, in proportion."""
+    tokens = rows.lengths["train"] - rows.special
+    upto = np.cumsum(tokens) / max(tokens.sum(), 1)
+    return rows.special + tokens[np.searchsorted(upto, (np.arange(made) + 0.5) / max(made, 1))]
+
+
 def _students(config: RunConfig, rows: Rows, made: int) -> list[Work]:
     search, retrain, sizes = config.search, config.retrain, rows.teacher
     real, extra = rows.lengths["train"], rows.lengths["unlabeled"][: config.targets.unlabeled_rows]
-    lengths = np.concatenate([real, extra, np.resize(real, made)])
+    lengths = np.concatenate([real, extra, _copied(rows, made)])
     labels = np.concatenate([np.zeros(len(real), np.int64), np.full(len(extra) + made, -1)])
     table = TargetRows(None, labels, labels, labels)  # type: ignore[arg-type] # only its labels are asked for
     validation = rows.lengths["validation"].sum()

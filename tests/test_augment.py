@@ -6,6 +6,7 @@ from adabert_core.augment import (
     GENERATORS,
     augment,
     choose_rows,
+    copied_length,
     cut_span,
     drop_words,
     join_halves,
@@ -88,9 +89,16 @@ def test_order_of_the_mix_changes_nothing():
 
 def test_rare_classes_get_more_than_their_share():
     labels = np.array([0] * 900 + [1] * 100)
-    chosen = choose_rows(labels, 20_000, 20, np.random.default_rng(0))
+    chosen = choose_rows(labels, np.full(1000, 7), 20_000, 20, np.random.default_rng(0))
     assert len(chosen) == 20_000
     assert labels[chosen].mean() == pytest.approx(10 / 40, abs=0.01)  # roots of 100 and 900, not 10 %
+
+
+def test_long_rows_are_copied_more_often():
+    lengths = np.array([5, 20] * 500)
+    chosen = choose_rows(np.zeros(1000, int), lengths, 20_000, 20, np.random.default_rng(0))
+    assert np.mean(lengths[chosen] == 20) == pytest.approx(0.8, abs=0.01)
+    assert lengths[chosen].mean() == pytest.approx(copied_length(lengths), abs=0.1)
 
 
 def test_unknown_generator_is_named():
