@@ -20,10 +20,10 @@ Gates = Mapping[str, tuple[str, Tensor | None]]  # edge name -> (operation, its 
 
 
 class Embedding(nn.Module):
-    """Word vectors, for a pair with its segments', LayerNorm, dropout.
+    """Word vectors, for a pair with those of positions, from 0 in both texts, and segments; LayerNorm, dropout.
 
-    Convolutions see the order of words. Position vectors, which students before 0.5.0 have, from 0 in both texts of a pair, are
-    learned for the lengths of the train texts and disturb longer ones (docs/LOG.md).
+    Convolutions see the order of words. Position vectors are learned for the lengths of the train texts and disturb longer ones;
+    where two texts are compared they help (docs/LOG.md).
     """
 
     def __init__(self, vocab_size: int, channels: int, positions: int, dropout: float, pair: bool) -> None:

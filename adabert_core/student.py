@@ -24,8 +24,8 @@ _LOSSES: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
 class AdaBertConfig(PreTrainedConfig):
     """Architecture of a derived student, `genotype` being the content of genotype.json, or of a peer (see `peers`).
 
-    Students of pairs have an `alignment`, and the summaries of all of them `maxima`; those of before these were there do not, and
-    have `position_vectors`.
+    Students of pairs have an `alignment` and `position_vectors`, and the summaries of all of them `maxima`; those of before 0.3.0
+    have no maxima, those of single texts from before 0.5.0 have position vectors.
     A multi-label student has `thresholds` as well: the probability of each label above which it is given.
     """
 

@@ -163,7 +163,7 @@ def new_student(
         architecture=architecture,
         alignment=teacher.pair and architecture == "adabert",
         maxima=architecture == "adabert",
-        position_vectors=False,
+        position_vectors=teacher.pair,
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
         pad_token_id=teacher.template.pad_id,

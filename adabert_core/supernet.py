@@ -109,5 +109,6 @@ def build_supernet(
         dropout=dropout,
         alignment=separator_id is not None,
         maxima=True,
+        position_vectors=separator_id is not None,
     )
     return Supernet(network, k_max, num_labels, generator, task)

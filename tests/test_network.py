@@ -130,14 +130,14 @@ def test_first_summary_is_the_mean_of_the_real_embeddings():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("old", [False, True], ids=["without_positions", "of_before"])
-def test_pair_starts_from_both_texts_alike_with_segments_of_their_own(old):
-    network = derived(Genotype(1, ()), SEP, alignment=False, position_vectors=old).eval()
+@pytest.mark.parametrize("positions", [False, True], ids=["without_positions", "with_them"])
+def test_pair_starts_from_both_texts_alike_with_segments_and_positions_of_their_own(positions):
+    network = derived(Genotype(1, ()), SEP, alignment=False, position_vectors=positions).eval()
 
     def mean(ids, segment):
         embedding = network.embedding
         vectors = embedding.word.weight[ids] + embedding.segment.weight[segment]
-        if old:
+        if positions:
             vectors = vectors + embedding.position.weight[: len(ids)]  # from 0 in both texts
         return embedding.norm(vectors).mean(0)
 
@@ -227,7 +227,7 @@ def test_supernet_with_one_hot_alpha_is_the_derived_student(tmp_path, depth, sep
         separator_id=separator,
         alignment=separator is not None,
         maxima=True,
-        position_vectors=False,
+        position_vectors=separator is not None,
     )
     student = AdaBertForSequenceClassification(config)
     distilled = DistilledNetwork(student.network, depth, 2)
