@@ -20,7 +20,7 @@ from adabert_core.search_space import (
 )
 from adabert_core.tasks import CLASSIFICATION, Task
 
-_DRAWS = 4  # for a cheap one; of more the cheapest are all pools
+_DRAWS = 4  # for a cheap one; the cheapest of many is of pools alone
 
 
 class Supernet(nn.Module):
