@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 Value = np.ndarray | np.generic | float | Sequence[int]
-_OPSETS = (helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1))
+OPSETS = (helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1))
 
 
 class Graph:
@@ -31,7 +31,7 @@ class Graph:
     def model(self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
         """Returns the checked model."""
         graph = helper.make_graph(self._nodes, "adabert", inputs, outputs, list(self._constants.values()))
-        model = helper.make_model(graph, opset_imports=_OPSETS, ir_version=10, producer_name="adabert")
+        model = helper.make_model(graph, opset_imports=OPSETS, ir_version=10, producer_name="adabert")
         onnx.checker.check_model(model)
         return model
 

@@ -4,6 +4,7 @@ Comes in: a student's folder. Goes out: for each precision the parts of one answ
 bytes of the network over the ceilings that a large product and a large copy reach in the same minute, all on one thread.
 """
 
+import functools
 import json
 import math
 import statistics
@@ -17,15 +18,16 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from adabert_core.arithmetic import Arithmetic, Fp32, Int8
 from adabert_core.export import open_session
 from adabert_core.latency import time_in_turns
-from adabert_core.onnx_graph import Graph
+from adabert_core.onnx_graph import OPSETS, Graph
 from adabert_core.serving import Predictor, padded
 
 TEXT = "the film is a gripping , well acted story that never quite manages to escape the limits of its own rather thin premise"
+_PARTS = ("tokenizer", "arrays", "session", "answer")  # of one answer, in turn
 _WEIGHTED = ("Gemm", "MatMulIntegerToFloat")
 _PRODUCTS = (*_WEIGHTED, "MatMul", "FusedMatMul")
 _MANY = 512  # texts of a throughput measurement
@@ -36,16 +38,18 @@ _COPIED = 1 << 26  # bytes: more than any cache
 def profile(folder: Path, text: str | tuple[str, str] = TEXT, seconds: float = 2.0) -> list[dict[str, Any]]:
     """Returns for fp32 and int8: tokens, parts (name -> us), p50_us, p90_us, texts_per_second and the floor."""
     predictors = {name: Predictor(folder, 1, name) for name in ("fp32", "int8")}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in predictors}
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
     for name, predictor in predictors.items():
-        calls |= {(name, part): call for part, call in _parts(predictor, text).items()}
+        calls[(name, "parts")] = functools.partial(_answer_in_parts, predictor, text, parts[name])
+        calls[(name, "all")] = functools.partial(predictor, [text])
     times = time_in_turns(calls, seconds / len(calls))
     copied = bytes_per_second(seconds / 4)
     found = []
     for name, predictor in predictors.items():
-        us = {part: 1e3 * statistics.median(times[(name, part)]) for part in ("tokenizer", "arrays", "session", "answer", "all")}
+        us = dict(zip(_PARTS, 1e6 * np.median(parts[name], axis=0), strict=True))
         ids, mask = padded(predictor.tokenize([text]))
-        operators = operator_times(predictor.model, ids, mask, us["session"])
+        operators = operator_times(predictor.model, ids, mask, us["session"], seconds / 4)
         operations, moved = work(predictor.model, ids, mask)
         speed = operations_per_second(name, seconds / 4)
         started = time.perf_counter()
@@ -54,9 +58,9 @@ def profile(folder: Path, text: str | tuple[str, str] = TEXT, seconds: float = 2
             {
                 "precision": name,
                 "tokens": ids.shape[1],
-                "parts_us": {part: round(us[part], 1) for part in ("tokenizer", "arrays", "session", "answer")},
+                "parts_us": {part: round(value, 1) for part, value in us.items()},
                 "operators_us": {operator: round(value, 1) for operator, value in operators.items()},
-                "p50_us": round(us["all"], 1),
+                "p50_us": round(1e3 * statistics.median(times[(name, "all")]), 1),
                 "p90_us": round(1e3 * float(np.percentile(times[(name, "all")], 90)), 1),
                 "texts_per_second": round(_MANY / (time.perf_counter() - started)),
                 "operations": operations,
@@ -92,32 +96,61 @@ def table_text(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _parts(predictor: Predictor, text: str | tuple[str, str]) -> dict[str, Callable[[], Any]]:
+def _answer_in_parts(predictor: Predictor, text: str | tuple[str, str], found: list[np.ndarray]) -> None:
+    """Answers once and appends the seconds of each of `_PARTS`, in turn: each finds the caches as the one before left them."""
+    marks = [time.perf_counter()]
     rows = predictor.tokenize([text])
+    marks.append(time.perf_counter())
     ids, mask = padded(rows)
+    marks.append(time.perf_counter())
     logits = predictor.logits(ids, mask)
-    return {
-        "tokenizer": lambda: predictor.tokenize([text]),
-        "arrays": lambda: padded(rows),
-        "session": lambda: predictor.logits(ids, mask),
-        "answer": lambda: predictor.answers(logits),
-        "all": lambda: predictor([text]),
-    }
+    marks.append(time.perf_counter())
+    predictor.answers(logits)
+    marks.append(time.perf_counter())
+    found.append(np.diff(marks))
 
 
-def operator_times(model: Path, ids: np.ndarray, mask: np.ndarray, session_us: float) -> dict[str, float]:
-    """Returns microseconds by kind of operator, and under `between` what the session spends outside of them.
+def operator_times(model: Path, ids: np.ndarray, mask: np.ndarray, session_us: float, seconds: float) -> dict[str, float]:
+    """Returns microseconds by kind of operator, together those of the session.
 
-    The profiler slows down and cuts off fractions, so its shares are applied to the time of the session without it.
+    The profiler adds several microseconds to each operator, more than most take. So the products by weights are timed without it,
+    alone in a session, for some seconds; what is left is shared out over the other kinds by the profiler's times.
     """
-    events = _events(model, ids, mask, _RUNS)
+    events = [event for event in _events(model, ids, mask, _RUNS) if _is_operator(event)]
     spent: Counter[str] = Counter()
     for event in events:
-        if event["cat"] == "Node" and event["name"].endswith("kernel_time"):
-            spent[event["args"]["op_name"]] += event["dur"] + 0.5  # the fraction that was cut off, on average
-    whole = sum(event["dur"] for event in events if event["name"] == "model_run")
-    spent["between"] = max(0.0, whole - sum(spent.values()))
-    return {operator: us / sum(spent.values()) * session_us for operator, us in spent.most_common()}
+        spent[event["args"]["op_name"]] += event["dur"]
+    graph = onnx.load(model).graph
+    found: dict[str, float] = {}
+    for kind in _WEIGHTED:
+        if spent.pop(kind, 0):
+            alone = _products_alone(graph, kind, events)
+            found[kind] = min(1e3 * statistics.median(time_in_turns({("", ""): alone}, seconds)[("", "")]), session_us)
+    left = max(0.0, session_us - sum(found.values()))
+    found |= {kind: us / max(1, sum(spent.values())) * left for kind, us in spent.items()}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _products_alone(graph: onnx.GraphProto, kind: str, events: list[dict[str, Any]]) -> Callable[[], Any]:
+    """A call that makes all products by weights of one kind, on as many rows as the events say."""
+    shapes = {event["name"].removesuffix("_kernel_time"): _first(event["args"]["input_type_shape"]) for event in events}
+    constants = {constant.name: constant for constant in graph.initializer}
+    nodes, feed = [], {}
+    for node in graph.node:
+        if node.op_type == kind:
+            type_, shape = shapes[node.name]
+            rows = f"rows_{'_'.join(map(str, shape))}"
+            feed[rows] = np.ones(shape, {"float": np.float32}.get(type_, np.uint8))
+            nodes.append(helper.make_node(kind, [rows, *node.input[1:]], [node.name], domain=node.domain))
+    given = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(rows.dtype), rows.shape)
+        for name, rows in feed.items()
+    ]
+    made = [helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None) for node in nodes]
+    used = [constants[name] for name in dict.fromkeys(name for node in nodes for name in node.input) if name in constants]
+    model = helper.make_model(helper.make_graph(nodes, kind, given, made, used), opset_imports=OPSETS, ir_version=10)
+    session = open_session(model.SerializeToString(), threads=1)
+    return lambda: session.run([made[-1].name], feed)  # all are computed, one is copied out
 
 
 def work(model: Path, ids: np.ndarray, mask: np.ndarray) -> tuple[int, int]:
@@ -131,7 +164,7 @@ def work(model: Path, ids: np.ndarray, mask: np.ndarray) -> tuple[int, int]:
     tables = {constants[node.input[0]].shape for node in graph.node if node.op_type == "Gather" and node.input[0] in constants}
     operations, moved = 0, sum(constants[name].nbytes for name in weights)
     for event in _events(model, ids, mask, runs=1):
-        if event["cat"] == "Node" and event["name"].endswith("kernel_time"):
+        if _is_operator(event):
             _, given = _first(event["args"]["input_type_shape"])
             kind, made = _first(event["args"]["output_type_shape"])
             if event["args"]["op_name"] in _PRODUCTS:
@@ -144,6 +177,10 @@ def work(model: Path, ids: np.ndarray, mask: np.ndarray) -> tuple[int, int]:
 def _first(shapes: list[dict[str, list[int]]]) -> tuple[str, tuple[int, ...]]:
     """Type and shape of an operator's first input or output, of those that the profiler writes down."""
     return next(((kind, tuple(shape)) for each in shapes for kind, shape in each.items()), ("", ()))
+
+
+def _is_operator(event: dict[str, Any]) -> bool:
+    return event["cat"] == "Node" and event["name"].endswith("kernel_time")
 
 
 def _events(model: Path, ids: np.ndarray, mask: np.ndarray, runs: int) -> list[dict[str, Any]]:

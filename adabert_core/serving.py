@@ -6,6 +6,7 @@ This file is also logged with the MLflow model as its code, so it imports nothin
 
 import itertools
 import json
+import math
 import os
 import sys
 import warnings
@@ -69,15 +70,13 @@ class Predictor:
 
         A regression student gives a value instead, a multi-label one its labels and all scores by name.
         """
-        if not texts:
-            return []
         rows = self.tokenize(texts)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        logits = np.empty((len(rows), len(self.labels)), np.float32)
+        found: dict[int, dict[str, Any]] = {}
         for first in range(0, len(order), _BATCH):
             part = order[first : first + _BATCH]
-            logits[part] = self.logits(*padded([rows[i] for i in part]))
-        return self.answers(logits)
+            found.update(zip(part, self.answers(self.logits(*padded([rows[i] for i in part]))), strict=True))
+        return [found[i] for i in range(len(rows))]
 
     def tokenize(self, texts: Sequence[str | tuple[str, str]]) -> list[list[int]]:
         """Returns each text's token ids, special ones among them."""
@@ -95,11 +94,11 @@ class Predictor:
             chances = (1 / (1 + np.exp(-logits.astype(np.float64)))).tolist()
             return [self._label_set(row) for row in chances]
         found = []
-        for row in _softmax(logits).tolist():
-            score = max(row)
-            found.append(
-                {"label": self.labels[row.index(score)], "score": score, "scores": dict(zip(self.labels, row, strict=True))}
-            )
+        for row in logits.tolist():
+            scores = _softmax(row)
+            score = max(scores)
+            label = self.labels[scores.index(score)]
+            found.append({"label": label, "score": score, "scores": dict(zip(self.labels, scores, strict=True))})
         return found
 
     def _label_set(self, row: list[float]) -> dict[str, Any]:
@@ -109,16 +108,21 @@ class Predictor:
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Ids and mask (B, L) of token ids, L the longest row's length."""
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    mask = np.arange(lengths.max()) < lengths[:, None]
+    lengths = [*map(len, rows)]
+    if min(lengths) == max(lengths):  # one text at a time: as few calls as can be, since the network leaves no cache warm
+        ids = np.array(rows, np.int64)
+        return ids, np.ones_like(ids)
+    mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
     ids = np.zeros(mask.shape, np.int64)
-    ids[mask] = np.fromiter(itertools.chain.from_iterable(rows), np.int64, int(lengths.sum()))
+    ids[mask] = np.fromiter(itertools.chain.from_iterable(rows), np.int64, sum(lengths))
     return ids, mask.astype(np.int64)
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+def _softmax(row: list[float]) -> list[float]:
+    greatest = max(row)
+    powers = [math.exp(logit - greatest) for logit in row]
+    total = sum(powers)
+    return [power / total for power in powers]
 
 
 def _define_mlflow_model() -> None:

@@ -21,9 +21,10 @@ def test_work_is_what_the_genotype_needs(tmp_path):
     export_student(model, tmp_path / "model.onnx")
     text = np.full((1, 10), 7), np.ones((1, 10), np.int64)
     operations, moved = work(tmp_path / "model.onnx", *text)
-    # cell 1, both inputs the same: 5 taps, then 5 + 3; cells 2 and 3: 3 + 5, then 5 + 3; and the mean of all states together
+    # cell 1, both inputs the same: 5 taps, then 5 + 3; cells 2 and 3: 3 + 5, then 5 + 3
     taps = 5 + 8 + 2 * (8 + 8)
-    assert operations == 2 * 8 * 8 * 10 * taps + 2 * 8 * 3 + 2 * 10 * 8
+    summary = 2 * 10 * 4 * 8 + 2 * (4 + 4) * 8  # means of four states, which with four maxima are weighted by depth
+    assert operations == 2 * 8 * 8 * 10 * taps + 2 * 8 * 3 + summary
     weights, biases = 8 * 8 * taps + 8 * 3, 6 * 8 + 3
     assert moved == 4 * (weights + biases + 10 * 8)
     export_int8(model, tmp_path / "model_int8.onnx", rows_of(pair=False), np.arange(5))
@@ -61,6 +62,8 @@ def test_profile_has_every_part_and_adds_up(folder):  # noqa: F811
     for p in found:
         assert p["tokens"] == (9 if folder[3] else 5)
         assert sum(p["operators_us"].values()) == pytest.approx(p["parts_us"]["session"], abs=2.0)
+        assert sum(p["parts_us"].values()) == pytest.approx(p["p50_us"], rel=0.5)
+        assert next(iter(p["operators_us"].values())) > 0
         assert 0 < p["floor_us"] < p["p50_us"] <= p["p90_us"]
         assert p["texts_per_second"] > 0
     lines = table_text(json.loads(json.dumps(found))).split("\n")
