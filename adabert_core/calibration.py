@@ -17,7 +17,7 @@ from adabert_core import teacher as teacher_stage
 from adabert_core.config import RunConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.probes import fit_probes
-from adabert_core.runtime import frozen, make_accelerator
+from adabert_core.runtime import make_accelerator
 from adabert_core.search import Trace, fresh_supernet, search_structure
 from adabert_core.search_space import size_flops_costs
 from adabert_core.storage import Checkpoints
@@ -125,13 +125,12 @@ def scoring(config: RunConfig, data: Dataset, teacher: Teacher, rows: Collator, 
     order = np.random.default_rng(0).permutation(len(batches))
     scorer = Scorer(teacher, accelerator, pooling, batch_size, Checkpoints(None), "", data.task)
     pooled = []
-    with frozen(accelerator):
-        scorer.forward(rows, batches[order[0]][:8])  # warms up
-        scorer.tokens, scorer.seconds = 0, 0.0
-        for i in order:
-            pooled.append(scorer.forward(rows, batches[i])[1])
-            if scorer.seconds >= seconds:
-                break
+    scorer.forward(rows, batches[order[0]][:8])  # warms up
+    scorer.tokens, scorer.seconds = 0, 0.0
+    for i in order:
+        pooled.append(scorer.forward(rows, batches[i])[1])
+        if scorer.seconds >= seconds:
+            break
     teacher.model.cpu()
     states = torch.cat(pooled).half().numpy()
     labels = np.arange(len(states)) % len(data.labels)

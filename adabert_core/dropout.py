@@ -17,9 +17,14 @@ class Dropout(nn.Dropout):
         """Any shape in and out: elements are zero with probability p, the others divided by 1 - p."""
         if not self.training or not 0 < self.p < 1 or x.device.type != "cpu":
             return super().forward(x)
-        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= round(self.p * _CHANCES) - _CHANCES // 2
-        return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
+        return drop(x, self.p)
+
+
+def drop(x: Tensor, p: float) -> Tensor:
+    """Any shape in and out: elements are zero with probability p in (0, 1), the others divided by 1 - p."""
+    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= round(p * _CHANCES) - _CHANCES // 2
+    return x * kept.to(x.dtype).mul_(1 / (1 - p))
 
 
 def replace_dropout(model: nn.Module) -> None:

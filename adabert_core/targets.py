@@ -5,6 +5,7 @@ where the label is not trusted), teacher logits and probe logits, both in the us
 unlabeled and augmented text in this order. Scoring goes shard by shard, and a killed stage keeps its shards.
 """
 
+import copy
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from adabert_core.artifacts import write_json
+from adabert_core.attention import replace_attention
 from adabert_core.augment import augment, copied_length, nearest_tokens
 from adabert_core.config import TargetsConfig
 from adabert_core.data.dataset import read_dataset
@@ -27,7 +29,7 @@ from adabert_core.errors import UserError
 from adabert_core.parallel import gathered, share
 from adabert_core.probes import Probes, fit_probes, pool_states
 from adabert_core.progress import Progress
-from adabert_core.runtime import frozen, make_accelerator, seed_everything
+from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.target_rows import TargetRows, unknown_labels
@@ -121,6 +123,14 @@ def run(
         log.info("probes, layers 0..%d, validation %s: %s", len(accuracy) - 1, task.probe_metric, values)
     checkpoints.clear(frame.checkpoint_key)
     return frame.finished
+
+
+def scoring_model(model: Any, accelerator: Accelerator) -> Any:
+    """A teacher that only answers: where the precision is bf16 a copy that is bf16 throughout, so that nothing is cast."""
+    found = copy.deepcopy(model).to(torch.bfloat16) if accelerator.mixed_precision == "bf16" else model
+    if accelerator.device.type == "cpu":
+        replace_attention(found)
+    return found
 
 
 def fit_on_states(
@@ -236,6 +246,7 @@ class Scorer:
         self.task = task
         self.teacher, self.accelerator, self.pooling = teacher, accelerator, pooling
         self.batch_size, self.checkpoints, self.key = batch_size, checkpoints, key
+        self.model = scoring_model(teacher.model, accelerator)
         self.tokens, self.seconds = 0, 0.0  # scored so far
 
     def announce(self, parts: Mapping[str, Collator]) -> None:
@@ -250,8 +261,7 @@ class Scorer:
         """Row indices -> logits (B, classes) and pooled states (B, J + 1, H), one pass for both."""
         started = time.perf_counter()
         batch = rows(index, self.accelerator.device)
-        with self.accelerator.autocast():
-            out = self.teacher.model(**batch, output_hidden_states=True)
+        out = self.model(**batch, output_hidden_states=True)
         found = (
             self.task.in_units(out.logits.float().cpu()),
             pool_states(out.hidden_states, batch["attention_mask"], self.pooling).cpu(),
@@ -264,15 +274,14 @@ class Scorer:
         states: np.ndarray | None = None
         logits: np.ndarray | None = None
         progress = Progress("teacher states", len(rows.lengths))
-        with frozen(self.accelerator):
-            for index in length_sorted(rows.lengths, self.batch_size):
-                answer, pooled = self.forward(rows, index)
-                if states is None or logits is None:
-                    shape = (len(rows.lengths), *pooled.shape[1:])
-                    states = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
-                    logits = np.empty((len(rows.lengths), answer.shape[1]), np.float32)
-                states[index], logits[index] = pooled.half().numpy(), answer.numpy()
-                progress.update(len(index))
+        for index in length_sorted(rows.lengths, self.batch_size):
+            answer, pooled = self.forward(rows, index)
+            if states is None or logits is None:
+                shape = (len(rows.lengths), *pooled.shape[1:])
+                states = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
+                logits = np.empty((len(rows.lengths), answer.shape[1]), np.float32)
+            states[index], logits[index] = pooled.half().numpy(), answer.numpy()
+            progress.update(len(index))
         progress.close()
         if states is None or logits is None:
             raise ValueError("no rows to score")
@@ -300,8 +309,7 @@ class Scorer:
         layers, _, classes = probes.weight.shape
         saved = {"teacher": torch.zeros(len(shard), classes), "probes": torch.zeros(len(shard), layers, classes)}
         batches = list(length_sorted(rows.lengths[shard], self.batch_size))
-        with frozen(self.accelerator):
-            for part in share(batches):
-                answer, pooled = self.forward(rows, shard[part])
-                saved["teacher"][part], saved["probes"][part] = answer, probes(pooled)
+        for part in share(batches):
+            answer, pooled = self.forward(rows, shard[part])
+            saved["teacher"][part], saved["probes"][part] = answer, probes(pooled)
         return {name: gathered(found, batches, self.accelerator.device) for name, found in saved.items()}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
 from adabert_core.artifacts import read_manifest, write_json
+from adabert_core.attention import replace_attention
 from adabert_core.config import TeacherConfig
 from adabert_core.data.builtin import known_teachers
 from adabert_core.data.dataset import Split, read_dataset
@@ -55,6 +56,8 @@ def run(
         del train, validation  # the texts of millions of rows
         steps = total_steps(len(labels), config.batch_size, config.epochs, config.min_steps, config.max_steps)
         replace_dropout(teacher.model)
+        if accelerator.device.type == "cpu":
+            replace_attention(teacher.model)
         model = teacher.model.to(accelerator.device)
         optimizer = torch.optim.AdamW(_decay_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
         schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_fraction * steps), steps)

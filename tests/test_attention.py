@@ -1,0 +1,66 @@
+"""The attention of a teacher on a CPU: transformers' own answers and gradients, whatever the length and the padding."""
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, MPNetConfig, MPNetForSequenceClassification
+
+from adabert_core.attention import replace_attention
+
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def models(**dropout: float) -> tuple[BertForSequenceClassification, BertForSequenceClassification]:
+    torch.manual_seed(0)
+    own = BertForSequenceClassification(BertConfig(vocab_size=50, **_SIZES, **dropout))
+    other = BertForSequenceClassification(BertConfig(vocab_size=50, **_SIZES, **dropout))
+    other.load_state_dict(own.state_dict())
+    replace_attention(other)
+    assert own.config._attn_implementation == "sdpa" != other.config._attn_implementation
+    return own, other
+
+
+def batch(length: int, padded: bool) -> dict[str, torch.Tensor]:
+    ids = torch.randint(0, 50, (3, length), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    if padded:
+        mask[1, length // 2 :] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+@pytest.mark.parametrize("length", [2, 15, 16, 17, 40])
+def test_answers_are_those_of_sdpa(length, padded):
+    own, other = models()
+    with torch.no_grad():
+        given = batch(length, padded)
+        assert torch.allclose(own.eval()(**given).logits, other.eval()(**given).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+def test_gradients_are_those_of_sdpa_where_next_to_nothing_is_dropped(padded):
+    """A probability below a 65,536th's half drops nothing here, yet takes the way of training."""
+    own, other = models(attention_probs_dropout_prob=1e-7, hidden_dropout_prob=0.0)
+    for model in (own, other):
+        model.train()(**batch(11, padded), labels=torch.tensor([0, 1, 1])).loss.backward()
+    for (name, expected), found in zip(own.named_parameters(), other.parameters(), strict=True):
+        assert torch.allclose(expected.grad, found.grad, atol=1e-5), name
+
+
+def test_weights_are_dropped_while_training_with_the_wanted_probability():
+    _, model = models(attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.0)
+    given = batch(11, padded=True)
+    with torch.no_grad():
+        expected = model.eval()(**given, output_hidden_states=True).hidden_states[1]
+        model.train()
+        found = torch.stack([model(**given, output_hidden_states=True).hidden_states[1] for _ in range(2)])
+    assert not torch.equal(found[0], found[1])
+    assert not torch.allclose(found[0], expected)
+
+
+def test_a_model_that_does_its_attention_itself_is_left_alone():
+    model = MPNetForSequenceClassification(MPNetConfig(vocab_size=50, **_SIZES)).eval()
+    given = batch(11, padded=True)
+    with torch.no_grad():
+        expected = model(**given).logits
+        replace_attention(model)
+        assert torch.equal(model(**given).logits, expected)
