@@ -8,7 +8,7 @@ logits (batch, classes). What the network writes as many operations is put toget
     of nodes go into the weights, those of depths into one product at the end.
   - A node that no other node reads is added to its cell's output at once.
   - The states are summed up over positions side by side.
-The runtime spends about a microsecond on each operation of one text, more than most of them take: fewer are faster.
+For one text most operations take less than what the runtime spends on each, so fewer are faster (docs/LOG.md).
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from adabert_core.alignment import LEAST_NORM, OUT_OF_REACH
 from adabert_core.arithmetic import Arithmetic
 from adabert_core.network import AdaBertNetwork, Cell, Embedding
 from adabert_core.onnx_graph import Graph
-from adabert_core.operations import ReluConvNorm
+from adabert_core.operations import Identity, ReluConvNorm
 from adabert_core.search_space import INPUTS
 from adabert_core.student import AdaBertForSequenceClassification
 
@@ -102,14 +102,16 @@ class StudentGraph:
         readers = {source for incoming in cell.incoming for source, edge in incoming if operations[edge][0] != "zero"}
         states, output = [first, second], Terms()
         for node, incoming in enumerate(cell.incoming, INPUTS):
-            share, read = shares[node - INPUTS], node in readers
-            terms = Terms() if read else output
+            share = shares[node - INPUTS]
+            terms, own = (Terms(), 1.0) if node in readers else (output, share)
             for source, edge in incoming:
                 kind, operation = operations[edge]
-                terms.add(kind, operation, states[source], 1.0 if read else share)
-            states.append(self._sum(terms, f"{name}.node{node}") if read else State(""))
-            if read:
-                output.add("identity", cell, states[node], share)
+                terms.add(kind, operation, states[source], own)
+            if node in readers:
+                states.append(self._sum(terms, f"{name}.node{node}"))
+                output.add("identity", Identity(), states[node], share)
+            else:
+                states.append(State(""))
         return output
 
     def _summary(self, first: State, cells: list[State], means: list[str]) -> str:
