@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from adabert_core.dropout import drop
@@ -31,11 +32,16 @@ def attend(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    scaling: float | None = None,
+    **others: Any,
 ) -> tuple[Tensor, None]:
-    """Query, key and value (B, heads, L, D), mask (B, 1, L, L), true where a key counts -> (B, L, heads, D), and no weights."""
+    """Query, key and value (B, heads, L, D), mask (B, 1, L, L), true where a key counts -> (B, L, heads, D), and no weights.
+
+    What looks back only, shares keys among heads or adds to the scores is left to transformers.
+    """
+    if getattr(module, "is_causal", True) or key.shape != query.shape or others.get("position_bias") is not None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others)
     if module.training and dropout > 0:
         scores = (query @ key.transpose(-1, -2)).float() * (scaling or query.shape[-1] ** -0.5)
         if attention_mask is not None:

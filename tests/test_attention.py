@@ -1,8 +1,10 @@
 """The attention of a teacher on a CPU: transformers' own answers and gradients, whatever the length and the padding."""
 
+from typing import Any
+
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, MPNetConfig, MPNetForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from adabert_core.attention import replace_attention
 
@@ -20,7 +22,7 @@ def models(**dropout: float) -> tuple[BertForSequenceClassification, BertForSequ
 
 
 def batch(length: int, padded: bool) -> dict[str, torch.Tensor]:
-    ids = torch.randint(0, 50, (3, length), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(4, 50, (3, length), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
     if padded:
         mask[1, length // 2 :] = 0
@@ -57,10 +59,25 @@ def test_weights_are_dropped_while_training_with_the_wanted_probability():
     assert not torch.allclose(found[0], expected)
 
 
-def test_a_model_that_does_its_attention_itself_is_left_alone():
-    model = MPNetForSequenceClassification(MPNetConfig(vocab_size=50, **_SIZES)).eval()
-    given = batch(11, padded=True)
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+@pytest.mark.parametrize("family", ["mpnet", "roberta", "distilbert", "modernbert", "gpt2", "llama"])
+def test_any_family_answers_as_before(family, padded):
+    """Some do their attention themselves, some look at near words only, look back only or share keys among heads."""
+    config = AutoConfig.for_model(family, vocab_size=50, pad_token_id=1, **_FAMILIES[family])
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    given = batch(21, padded)
     with torch.no_grad():
         expected = model(**given).logits
         replace_attention(model)
-        assert torch.equal(model(**given).logits, expected)
+        assert torch.allclose(model(**given).logits, expected, atol=1e-5)
+
+
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "mpnet": _SIZES,
+    "roberta": _SIZES,
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+    "modernbert": {**_SIZES, "num_hidden_layers": 4, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2},
+    "llama": {**_SIZES, "num_attention_heads": 4, "num_key_value_heads": 2},
+}
