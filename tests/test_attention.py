@@ -7,6 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from adabert_core.attention import replace_attention
+from adabert_core.runtime import make_accelerator
+from adabert_core.targets import scoring_model
 
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -63,14 +65,28 @@ def test_weights_are_dropped_while_training_with_the_wanted_probability():
 @pytest.mark.parametrize("family", ["mpnet", "roberta", "distilbert", "modernbert", "gpt2", "llama"])
 def test_any_family_answers_as_before(family, padded):
     """Some do their attention themselves, some look at near words only, look back only or share keys among heads."""
-    config = AutoConfig.for_model(family, vocab_size=50, pad_token_id=1, **_FAMILIES[family])
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(config).eval()
-    given = batch(21, padded)
+    model, given = classifier(family), batch(21, padded)
     with torch.no_grad():
         expected = model(**given).logits
         replace_attention(model)
         assert torch.allclose(model(**given).logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["mpnet", "roberta", "distilbert", "modernbert", "gpt2", "llama"])
+def test_a_copy_that_scores_in_bf16_answers_nearly_as_the_model_and_leaves_it_alone(family):
+    model, given = classifier(family), batch(21, padded=True)
+    with torch.no_grad():
+        expected = model(**given).logits
+        found = scoring_model(model, make_accelerator("cpu", "bf16"))(**given).logits
+        assert found.dtype == torch.bfloat16
+        assert torch.allclose(found.float(), expected, atol=0.03 * float(expected.abs().max()))
+        assert torch.equal(model(**given).logits, expected)
+
+
+def classifier(family: str) -> Any:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, vocab_size=50, pad_token_id=1, **_FAMILIES[family])
+    return AutoModelForSequenceClassification.from_config(config).eval()
 
 
 _FAMILIES: dict[str, dict[str, Any]] = {
