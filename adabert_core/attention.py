@@ -38,9 +38,11 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Query, key and value (B, heads, L, D), mask (B, 1, L, L), true where a key counts -> (B, L, heads, D), and no weights.
 
-    What looks back only, shares keys among heads or adds to the scores is left to transformers.
+    What looks back only, shares keys among heads or adds to the scores, by a mask or a bias, is left to transformers.
     """
-    if getattr(module, "is_causal", True) or key.shape != query.shape or others.get("position_bias") is not None:
+    special = key.shape != query.shape or others.get("position_bias") is not None
+    additive = attention_mask is not None and attention_mask.dtype != torch.bool
+    if special or additive or getattr(module, "is_causal", True):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others)
     if module.training and dropout > 0:
         scores = (query @ key.transpose(-1, -2)).float() * (scaling or query.shape[-1] ** -0.5)

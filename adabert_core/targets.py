@@ -244,7 +244,7 @@ class Scorer:
         task: Task,
     ) -> None:
         self.task = task
-        self.teacher, self.accelerator, self.pooling = teacher, accelerator, pooling
+        self.accelerator, self.pooling = accelerator, pooling
         self.batch_size, self.checkpoints, self.key = batch_size, checkpoints, key
         self.model = scoring_model(teacher.model, accelerator)
         self.tokens, self.seconds = 0, 0.0  # scored so far

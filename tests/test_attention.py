@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
+from adabert_core import attention
 from adabert_core.attention import replace_attention
 from adabert_core.runtime import make_accelerator
 from adabert_core.targets import scoring_model
@@ -50,7 +51,7 @@ def test_gradients_are_those_of_sdpa_where_next_to_nothing_is_dropped(padded):
         assert torch.allclose(expected.grad, found.grad, atol=1e-5), name
 
 
-def test_weights_are_dropped_while_training_with_the_wanted_probability():
+def test_weights_are_dropped_while_training():
     _, model = models(attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.0)
     given = batch(11, padded=True)
     with torch.no_grad():
@@ -59,6 +60,26 @@ def test_weights_are_dropped_while_training_with_the_wanted_probability():
         found = torch.stack([model(**given, output_hidden_states=True).hidden_states[1] for _ in range(2)])
     assert not torch.equal(found[0], found[1])
     assert not torch.allclose(found[0], expected)
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+def test_a_plain_model_does_not_fall_back_to_sdpa(padded, monkeypatch):
+    _, model = models()
+    monkeypatch.setattr(attention, "sdpa_attention_forward", None)  # a call would fail
+    for mode in (True, False):
+        model.train(mode)(**batch(21, padded))
+
+
+def test_a_mask_that_is_added_to_the_scores_still_counts():
+    """A mask of numbers, as a model of one's own may make: more keys behind it must not be let in by zeros."""
+    query, key, value = torch.randn(3, 2, 1, 5, 8).unbind()
+    mask = torch.zeros(2, 1, 5, 5)
+    mask[1, ..., 3:] = torch.finfo(torch.float32).min
+    module = torch.nn.Module().eval()
+    module.is_causal = False
+    found, _ = attention.attend(module, query, key, value, mask)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
