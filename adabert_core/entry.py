@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from adabert_core.artifacts import write_json
+from adabert_core.artifacts import read_json, write_json
 from adabert_core.config_file import parse_section
 from adabert_core.errors import UserError
 from adabert_core.stages import STAGES, StageReport, outside_content, run_stage
@@ -42,8 +42,12 @@ def run_component(
         settings = parse_section(STAGES[stage].section, _settings(config) | ({} if stage == "prepare_data" else {"seed": seed}))
         checkpoints = Checkpoints(open_store(checkpoint_uri, os.environ.get("KFP_RUN_ID", "local")) if checkpoint_uri else None)
         tracker = component_tracker(tracking_uri, experiment)
+        tracked = bool(tracker.uri)
         with _carried({name: Path(path) for name, path in inputs.items()}, Path(output)) as paths:
-            return run_stage(stage, settings, paths, Path(output), tracker=tracker, checkpoints=checkpoints)
+            report = run_stage(stage, settings, paths, Path(output), tracker=tracker, checkpoints=checkpoints)
+            if stage == "register" and tracked and on_cluster() and not read_json(Path(output) / "decision.json")["version"]:
+                raise RuntimeError(f"MLflow did not take the student as a version of {settings.model_name}, see above.")
+            return report
     raise AssertionError("unreachable: the block returns or the process has ended")
 
 
@@ -116,7 +120,19 @@ def component_tracker(tracking_uri: str, experiment: str) -> Tracker:
     """
     if tracking_uri.startswith("sqlite:"):
         tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", tracking_uri)
+    if tracking_uri.startswith("sqlite:") and on_cluster():
+        logging.getLogger(__name__).warning(
+            "nothing is tracked or registered: %s would end with this pod; give the namespace the ConfigMap adabert-run "
+            "(manifests/base/run), or the pipeline a tracking_uri",
+            tracking_uri,
+        )
+        tracking_uri = ""
     return Tracker(tracking_uri, experiment, os.environ.get("KFP_RUN_ID", ""), os.environ.get("ADABERT_RUN_NAME", "adabert"))
+
+
+def on_cluster() -> bool:
+    """True in a pod: what is not registered now is tried again by Kubeflow, and what is written here is lost."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
 
 
 def show_log(stream: TextIO) -> None:

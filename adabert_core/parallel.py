@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from adabert_core.errors import UserError
 from adabert_core.imports import imported
+from adabert_core.runtime import usable_cores
 from adabert_core.storage import Checkpoints, open_store
 from adabert_core.tracking import Tracker
 
@@ -170,7 +171,7 @@ def _work(job: Job) -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
-        torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
+        torch.set_num_threads(max(usable_cores() // here, 1))
     dist.init_process_group("nccl" if on_gpu else "gloo")
     if rank:
         logging.disable(logging.INFO)

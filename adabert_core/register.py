@@ -5,6 +5,7 @@ onnxruntime and tokenizers only), report.html with the decision and, where track
 challenger or champion.
 """
 
+import functools
 import json
 import logging
 import shutil
@@ -37,22 +38,19 @@ def run(
         dataset = read_dataset(inputs["dataset"])
         model = frame.path / "model"
         pack_model(inputs["student"], model)
-        held = tracker.ask(lambda client, _: registry.champion(client, config.model_name))
-        score, obstacle = champion_score(tracker, held, dataset) if held is not None else (None, "")
-        decision = decide(report, config, score, obstacle)
-        decision["champion_before"] = {"version": held.version, "score": score} if held is not None else None
         student = frame.parents["student"].digest[:16]
-        decision["export"] = _export(model, f"{config.export_uri.rstrip('/')}/{student}") if config.export_uri else ""
+        export = _export(model, f"{config.export_uri.rstrip('/')}/{student}") if config.export_uri else ""
         tags = {
             "adabert.student": student,
             "adabert.labels": json.dumps(dataset.labels),
-            "adabert.test_score": f"{decision['score']:.6f}",
             "adabert.retention": f"{report['retention']:.6f}",
-            "adabert.export": decision["export"],
-            "verdict": decision["alias"],
+            "adabert.export": export,
             **findable(report),
         }
-        decision["version"] = _registered(tracker, config.model_name, model, decision, tags, table_markdown(report))
+        table = table_markdown(report)
+        told = (config.model_name, model, tags, table)
+        version = tracker.ask(lambda client, run: registry.add_version(tracker.uri, client, run, *told)) or ""
+        decision = settled(tracker, config, report, dataset, version, table) | {"export": export}
         write_json(frame.path / "decision.json", decision)
         write_html(report, frame.path, decision)
         tracker.tag("verdict", decision["alias"])
@@ -60,6 +58,44 @@ def run(
         frame.metrics["passed_gate"] = float(decision["alias"] == "champion")
         log.info("%s", decision_text(decision, config.model_name))
     return frame.finished
+
+
+def settled(
+    tracker: Tracker, config: RegisterConfig, report: dict[str, Any], dataset: Dataset, version: str, table: str
+) -> dict[str, Any]:
+    """Returns the decision on a version, whose aliases follow it; on a student without one where tracking is off.
+
+    A champion that another run makes while this one decides is compared with, too.
+    """
+    while True:
+        held = tracker.ask(lambda client, _: registry.champion(client, config.model_name)) if version else None
+        score, obstacle = champion_score(tracker, held, dataset) if held is not None else (None, "")
+        decision = decide(report, config, score, obstacle)
+        decision["champion_before"] = {"version": held.version, "score": score} if held is not None else None
+        decision["version"] = version if tracker.uri else ""
+        if not decision["version"]:
+            return decision
+        moved = functools.partial(give_alias, config.model_name, decision, held.version if held is not None else "", table)
+        done = tracker.ask(moved)
+        if done:
+            return decision
+        if done is None:
+            return decision | {"version": ""}
+
+
+def give_alias(name: str, decision: dict[str, Any], before: str, table: str, client: Any, _: str) -> bool:
+    """Gives a version its reasons and, last, its alias; False where the champion is not `before` any more."""
+    version = decision["version"]
+    said = {"adabert.reasons": "; ".join(decision["reasons"]), "adabert.test_score": f"{decision['score']:.6f}"}
+    for tag, value in {**said, "verdict": decision["alias"]}.items():
+        client.set_model_version_tag(name, version, tag, value)
+    if decision["alias"] != "champion":
+        client.set_registered_model_alias(name, decision["alias"], version)
+        return True
+    if not registry.promote(client, name, version, before):
+        return False
+    client.update_registered_model(name, description=f"Champion: version {version}. {table}")
+    return True
 
 
 def champion_score(tracker: Tracker, held: registry.ModelVersion, dataset: Dataset) -> tuple[float | None, str]:
@@ -70,7 +106,7 @@ def champion_score(tracker: Tracker, held: registry.ModelVersion, dataset: Datas
         return None, f"{who} knows other labels ({', '.join(json.loads(known)[:8])})"
     test = dataset.split("test")
     with tempfile.TemporaryDirectory(prefix="adabert-champion-") as scratch:
-        found = tracker.ask(lambda client, _: registry.fetch(tracker.uri, client, held, Path(scratch)))
+        found = tracker.ask(lambda *_: registry.fetch(tracker.uri, held, Path(scratch)))
         if found is None:
             return None, ""
         try:
@@ -114,24 +150,6 @@ def decision_text(decision: dict[str, Any], model_name: str) -> str:
     version = decision["version"]
     where = f"version {version} of {model_name}" if version else "not registered, tracking is off"
     return f"{where}: {decision['alias']} ({'; '.join(decision['reasons'])})"
-
-
-def _registered(tracker: Tracker, name: str, model: Path, decision: dict[str, Any], tags: dict[str, str], table: str) -> str:
-    """Returns the version that the student became, '' where tracking is off; its reasons are tags, its alias is set last."""
-    version = tracker.ask(lambda client, run: registry.add_version(tracker.uri, client, run, name, model, tags, table))
-    if version is None:
-        return ""
-
-    def finish(client: Any, _: str) -> str:
-        client.set_model_version_tag(name, version, "adabert.reasons", "; ".join(decision["reasons"]))
-        if decision["alias"] == "champion":
-            client.update_registered_model(name, description=f"Champion: version {version}. {table}")
-            registry.promote(client, name, version)
-        else:
-            client.set_registered_model_alias(name, decision["alias"], version)
-        return version
-
-    return tracker.ask(finish) or ""
 
 
 def _export(model: Path, uri: str) -> str:

@@ -4,10 +4,12 @@ Comes in: an MLflow client and names. Goes out: versions and answers. Called thr
 so an outage is theirs to handle.
 """
 
+import contextlib
 import json
 import logging
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,8 @@ from adabert_core.serving import COLUMNS
 log = logging.getLogger(__name__)
 _CHAMPION = "champion"
 _BEFORE = "adabert.champion_before"
+_REQUEST_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_MODEL_SECONDS = 120  # a server passes a model of some 20 MB on to its store before it answers
 _SERVING_PACKAGES = ("mlflow", "onnxruntime", "tokenizers", "numpy", "pandas")
 _EXAMPLE = ("a text to classify", "the second text of a pair")
 
@@ -43,16 +47,23 @@ def champion(client: Any, name: str) -> ModelVersion | None:
     return ModelVersion(name, str(found.version), dict(found.tags))
 
 
-def fetch(uri: str, client: Any, model: ModelVersion, folder: Path) -> Path | Exception:
-    """Returns the local copy of a version, or what went wrong with it; an outage of the server is raised."""
+def fetch(uri: str, model: ModelVersion, folder: Path) -> Path | Exception:
+    """Returns the local copy of a version, or what says that there is none any more.
+
+    Whatever else goes wrong is raised: of a store that is down for a minute, or that does not let us in, nothing is known of the
+    champion, and it must not lose its alias for that.
+    """
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     try:
-        return Path(mlflow.artifacts.download_artifacts(f"models:/{model.name}/{model.version}", dst_path=str(folder)))
-    except Exception as error:  # noqa: BLE001 - a missing file comes as anything, from a 404 to an OSError
-        client.search_experiments(max_results=1)
+        with _patient_requests():
+            return Path(mlflow.artifacts.download_artifacts(f"models:/{model.name}/{model.version}", dst_path=str(folder)))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         return error
 
 
@@ -80,7 +91,7 @@ def add_version(uri: str, client: Any, run_id: str, name: str, folder: Path, tag
             return str(known.version)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings(), _patient_requests():
         warnings.simplefilter("ignore")  # about type hints of the model's code, which MLflow must not read as its schema
         logged = mlflow.pyfunc.log_model(name="student", **_flavour(folder))
     try:
@@ -102,12 +113,18 @@ def save_model(folder: Path, target: Path) -> None:
         mlflow.pyfunc.save_model(target, **_flavour(folder))
 
 
-def promote(client: Any, name: str, version: str) -> None:
-    """Makes a version the champion and writes down which one it was before; the alias moves last."""
-    before = champion(client, name)
-    if before is not None and before.version != version:
-        client.set_model_version_tag(name, version, _BEFORE, before.version)
+def promote(client: Any, name: str, version: str, before: str) -> bool:
+    """Makes a version the champion in the place of `before` ('' for none), which it remembers; the alias moves last.
+
+    False, and nothing is changed, where another than `before` has become champion in the meantime.
+    """
+    now = champion(client, name)
+    if now is not None and now.version not in (before, version):
+        return False
+    if now is not None and now.version != version:
+        client.set_model_version_tag(name, version, _BEFORE, now.version)
     client.set_registered_model_alias(name, _CHAMPION, version)
+    return True
 
 
 def roll_back(client: Any, name: str, to: str = "") -> tuple[str, str]:
@@ -130,6 +147,18 @@ def roll_back(client: Any, name: str, to: str = "") -> tuple[str, str]:
         raise UserError(f"{name} has no version {wanted}.") from error
     client.set_registered_model_alias(name, _CHAMPION, wanted)
     return now.version, wanted
+
+
+@contextlib.contextmanager
+def _patient_requests() -> Iterator[None]:
+    """Gives MLflow's requests the time that a whole model takes; figures, which nothing must wait for, have a few seconds."""
+    before = os.environ.get(_REQUEST_TIMEOUT)
+    os.environ[_REQUEST_TIMEOUT] = str(max(_MODEL_SECONDS, int(before or 0)))
+    try:
+        yield
+    finally:
+        del os.environ[_REQUEST_TIMEOUT]
+        os.environ.update({_REQUEST_TIMEOUT: before} if before is not None else {})
 
 
 def _flavour(folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import joblib
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -38,9 +39,15 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
         _say_slow()
     if kind == "cpu":
         keep_freed_memory()
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     for state in (AcceleratorState, GradientState, PartialState):  # one process runs stages of different settings in turn
         state._reset_state()
     return Accelerator(cpu=kind == "cpu", mixed_precision="bf16" if bf16 else "no")
+
+
+def usable_cores() -> int:
+    """How many cores this process may keep busy: a container's limit counts, of which torch knows nothing."""
+    return int(joblib.cpu_count())
 
 
 @functools.cache

@@ -47,7 +47,7 @@ class Tracker:
         self.uri, self.experiment, self.pipeline_run, self.run_name = uri, experiment, pipeline_run, run_name
         self.patience = patience  # seconds that the end of a stage waits for a server that was there before
         self._client: Any = None
-        self._run_id = ""
+        self._run_id = self._parent_id = ""
         self._buffer: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="tracking")
@@ -92,9 +92,9 @@ class Tracker:
         self._settle(self._send(lambda: self._client.set_terminated(self._run_id, status)))
         self._run_id = ""
 
-    def finish_pipeline(self, status: str) -> None:
-        """Ends the parent run of this pipeline run, if there is one."""
-        self._settle(self._send(lambda: self._client_or_new().set_terminated(self._parent(), status)))
+    def finish_pipeline(self, status: str = "") -> None:
+        """Ends the parent run of this pipeline run, if there is one; without a status by how each stage's last run ended."""
+        self._settle(self._send(lambda: self._finish_parents(status)))
 
     def ask(self, action: Callable[[Any, str], Answer]) -> Answer | None:
         """Returns what an action with the MLflow client and this stage's run id gives; None where tracking is off or down."""
@@ -170,20 +170,50 @@ class Tracker:
         self._monitor.start()
 
     def _parent(self) -> str:
-        client = self._client_or_new()
-        experiment = client.get_experiment_by_name(self.experiment)
-        self._answered = True
-        experiment_id = (
-            experiment.experiment_id if experiment else client.create_experiment(self.experiment, **_artifacts(self.uri))
-        )
-        if resumed := os.environ.get("MLFLOW_RUN_ID"):
-            return resumed
+        if known := self._parent_id or os.environ.get("MLFLOW_RUN_ID"):
+            return known
+        client, experiment_id = self._client_or_new(), self._experiment_id(create=True)
+        found = self._parents(experiment_id)
+        if not found:
+            tags = {_PARENT_TAG: self.pipeline_run, "adabert.version": __version__}
+            own = client.create_run(experiment_id, tags=tags, run_name=self.run_name).info.run_id
+            found = self._parents(experiment_id)
+            if found[0].info.run_id != own:  # another task of the pipeline run came first
+                client.delete_run(own)
+        self._parent_id = found[0].info.run_id
+        return self._parent_id
+
+    def _parents(self, experiment_id: str) -> list[Any]:
         wanted = f"tags.`{_PARENT_TAG}` = '{self.pipeline_run}'"
-        found = client.search_runs([experiment_id], filter_string=wanted, max_results=1)
-        if found:
-            return found[0].info.run_id
-        tags = {_PARENT_TAG: self.pipeline_run, "adabert.version": __version__}
-        return client.create_run(experiment_id, tags=tags, run_name=self.run_name).info.run_id
+        found = self._client.search_runs([experiment_id], filter_string=wanted, order_by=["attributes.start_time ASC"])
+        return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+    def _experiment_id(self, create: bool) -> str:
+        """The id of the experiment; without `create` '' where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._client_or_new()
+        found = client.get_experiment_by_name(self.experiment)
+        self._answered = True
+        if found is None and create:
+            try:
+                return client.create_experiment(self.experiment, **_artifacts(self.uri))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            found = client.get_experiment_by_name(self.experiment)
+        return found.experiment_id if found is not None else ""
+
+    def _finish_parents(self, status: str) -> None:
+        client, experiment_id = self._client_or_new(), self._experiment_id(create=False)
+        for parent in [run.info.run_id for run in self._parents(experiment_id)] if experiment_id else []:
+            client.set_terminated(parent, status or self._status_of_stages(experiment_id, parent))
+
+    def _status_of_stages(self, experiment_id: str, parent: str) -> str:
+        children = f"tags.`mlflow.parentRunId` = '{parent}'"
+        found = self._client.search_runs([experiment_id], filter_string=children, order_by=["attributes.start_time ASC"])
+        last = {run.data.tags.get("adabert.stage"): run.info.status for run in found}
+        return "FINISHED" if set(last.values()) <= {"FINISHED"} else "FAILED"
 
     def _flush(self) -> None:
         from mlflow.entities import Metric

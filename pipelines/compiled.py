@@ -50,6 +50,19 @@ def pipeline_parameters(config: RunConfig, checkpoint_uri: str) -> dict[str, Any
     return {**sections, **shared, "checkpoint_uri": checkpoint_uri}
 
 
+def for_cluster(config: RunConfig) -> RunConfig:
+    """The config, unless it names what only this machine can see.
+
+    Raises:
+        UserError: rows or a teacher on this machine's disk.
+    """
+    paths = {"data.source": config.data.source, "data.unlabeled": config.data.unlabeled, "teacher.model": config.teacher.model}
+    for key, value in paths.items():
+        if value and (value.startswith("~") or Path(value).exists()):
+            raise UserError(f"{key}: {value} is on this machine, where no task of a cluster can read it; give an s3:// URI.")
+    return config
+
+
 def compile_pipeline(config: RunConfig, output: Path, how: Placement, checkpoint_uri: str, *, cache: bool = True) -> None:
     """Writes the IR YAML with the config's values as the parameters' defaults.
 

@@ -18,8 +18,7 @@ from adabert_core.errors import UserError
 from adabert_core.experiments.matrix import Experiment, Run, expand, read_experiment
 from adabert_core.experiments.side_by_side import Workshop
 from adabert_core.experiments.table import SPREAD, markdown, record_of, spread, write_between_marks
-from pipelines.compiled import accelerator_option, gpus_option, image_option, pipeline_parameters, set_option
-from pipelines.local_run import absolute
+from pipelines.compiled import accelerator_option, for_cluster, gpus_option, image_option, pipeline_parameters, set_option
 from pipelines.sweep import compile_cases
 
 
@@ -125,7 +124,7 @@ def cases_of(runs: list[Run]) -> list[dict[str, object]]:
         if run.needs:
             click.echo(f"{run.key} is left out: a pipeline's cases cannot wait for {run.needs}; give search.genotype instead.")
             continue
-        config = absolute(run.config())
+        config = for_cluster(run.config())
         parameters = pipeline_parameters(config, "")
         name = f"{run.task} {run.variant} seed={run.seed}"
         cases.append({"name": name, "seed": config.seed, **{section: parameters[section] for section in SECTIONS}})

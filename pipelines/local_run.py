@@ -29,6 +29,7 @@ from adabert_core.artifacts import (
     link_tree,
     list_files,
     parse_manifest,
+    read_json,
     read_manifest,
 )
 from adabert_core.config import RunConfig
@@ -280,4 +281,6 @@ def collect(tasks: Path, output: Path, config: RunConfig) -> None:
                     whole = at_hand(folder, Path(scratch))
                     chosen[stage] = read_manifest(whole, stage)
                     link_tree(whole, output / stage)
+                if stage == "register" and config.tracking_uri and not read_json(output / stage / "decision.json")["version"]:
+                    shutil.rmtree(folder)  # MLflow was away: without its artifact KFP's cache does not take it for done
                 break

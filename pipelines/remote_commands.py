@@ -22,6 +22,7 @@ from pipelines.compiled import (
     compile_pipeline,
     config_option,
     default_image,
+    for_cluster,
     gpus_option,
     image_option,
     nodes_option,
@@ -153,10 +154,7 @@ def schedule(
 
 def _cluster_config(wanted: Wanted) -> RunConfig:
     """The checked config; what only this machine can see is refused before anything is sent."""
-    config = load_run_config(wanted.config_path, wanted.overrides)
-    for key, value in (("data.source", config.data.source), ("teacher.model", config.teacher.model)):
-        if Path(value).exists():
-            raise UserError(f"{key}: {value} is on this machine, where no task of a cluster can read it; give an s3:// URI.")
+    config = for_cluster(load_run_config(wanted.config_path, wanted.overrides))
     if wanted.checkpoint_uri and not wanted.checkpoint_uri.startswith("s3://"):
         raise UserError(f"--checkpoint-uri {wanted.checkpoint_uri}: a folder ends with its pod; give s3://bucket/prefix.")
     return config

@@ -10,7 +10,7 @@ GPU = {"cpu_request": "4", "cpu_limit": "8", "memory_request": "16Gi", "memory_l
 SMALL = {"cpu_request": "500m", "cpu_limit": "1", "memory_request": "1Gi", "memory_limit": "2Gi"}
 
 RESOURCES = {
-    "fingerprint_data": SMALL,
+    "fingerprint_data": CPU,  # it reads all rows, as prepare_data does
     "prepare_data": CPU,
     "finetune_teacher": GPU,
     "distill_targets": GPU,

@@ -5,6 +5,7 @@ run on this machine.
 """
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipelines.compiled import (
     accelerator_option,
     config_option,
     default_image,
+    for_cluster,
     gpus_option,
     image_option,
     pipeline_parameters,
@@ -28,11 +30,13 @@ from pipelines.local_run import absolute, run_file
 from pipelines.resources import Placement
 
 
-def cases_of(config_path: Path, overrides: tuple[str, ...], vary: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Returns the cases of every combination: name, seed and all sections.
+def cases_of(
+    config_path: Path, overrides: tuple[str, ...], vary: tuple[str, ...], seen: Callable[[RunConfig], RunConfig] = for_cluster
+) -> list[dict[str, Any]]:
+    """Returns the cases of every combination: name, seed and all sections, with paths as `seen` from where tasks will run.
 
     Raises:
-        UserError: something that is not KEY=A,B, a key that is not known, or an empty list.
+        UserError: something that is not KEY=A,B, a key that is not known, an empty list, or what `seen` refuses.
     """
     choices = []
     for words in vary:
@@ -42,7 +46,7 @@ def cases_of(config_path: Path, overrides: tuple[str, ...], vary: tuple[str, ...
         choices.append([f"{key}={value}" for value in values.split(",")])
     cases = []
     for chosen in itertools.product(*choices):
-        config = absolute(load_run_config(config_path, (*overrides, *chosen)))
+        config = seen(load_run_config(config_path, (*overrides, *chosen)))
         parameters = pipeline_parameters(config, "")
         cases.append(
             {"name": " ".join(chosen) or config.name, "seed": config.seed, **{name: parameters[name] for name in SECTIONS}}
@@ -87,10 +91,11 @@ def sweep(
     folder: Path | None,
 ) -> None:
     """Write a sweep over seeds, data sets or settings as one pipeline, or run it on this machine."""
-    config = absolute(load_run_config(config_path, overrides))
+    seen = absolute if folder else for_cluster
+    config = seen(load_run_config(config_path, overrides))
     place = checkpoint_uri or (str(folder.absolute() / "checkpoints") if folder else "")
     shared = {"tracking_uri": config.tracking_uri, "experiment": config.experiment, "checkpoint_uri": place}
-    parameters = {"cases": cases_of(config_path, overrides, vary), **shared}
+    parameters = {"cases": cases_of(config_path, overrides, vary, seen), **shared}
     how = Placement(image or default_image(), gpus, accelerator)
     if folder is not None:
         output, how = folder / "kfp" / "pipeline.yaml", Placement(image or default_image(), gpus=0, retries=0)
