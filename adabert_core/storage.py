@@ -128,9 +128,7 @@ class Checkpoints:
             return
 
         def write(folder: Path) -> None:
-            import torch  # here and below: a stage without checkpoints need not wait for torch
-
-            torch.save(state, folder / _STATE)
+            _write_state(state, folder / _STATE)
             write_json(folder / _SEAL, {"sha256": file_digest(folder / _STATE)})
 
         try:
@@ -158,3 +156,15 @@ class Checkpoints:
         """Forgets the states below `key`: the stage is done."""
         if self.store is not None and not self.reads_only:
             self.store.delete(key)
+
+
+def _write_state(state: dict[str, Any], path: Path) -> None:
+    import torch  # here and in `load`: a stage without checkpoints need not wait for torch
+
+    try:
+        with path.open("wb") as stream:
+            torch.save(state, stream)
+    except RuntimeError as error:  # torch's own, which hides what the file system said
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -57,14 +60,39 @@ def test_failed_write_keeps_the_earlier_state(tmp_path):
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["key"]
 
 
-def test_full_disk_costs_the_checkpoint_and_not_the_run(caplog):
-    class Full:
-        def put(self, key, files, step):
-            raise OSError(28, "No space left on device")
+# A limit on the size of files is met as a full disk is: in the middle of a write.
+FULL = """
+import logging, pathlib, resource, signal, sys
+import torch
+from adabert_core.s3_store import S3Store
+from adabert_core.storage import Checkpoints, FolderStore
 
-    Checkpoints(Full()).save("teacher", {"step": 1})
-    assert "checkpoint teacher was not written" in caplog.text
-    assert "the run goes on" in caplog.text
+logging.basicConfig(stream=sys.stdout)
+folder = Checkpoints(FolderStore(pathlib.Path(sys.argv[1])))
+folder.save("teacher", {"step": 1})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+for checkpoints in (folder, Checkpoints(S3Store(None, "run"))):
+    checkpoints.save("teacher", {"step": 2, "weights": torch.arange(400_000.0)})
+print("step", folder.load("teacher"))
+"""
+
+
+@pytest.mark.parametrize("room", [0, 100_000, 1_600_500], ids=["at once", "in a tensor", "at the end"])
+def test_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path, room):
+    command = [sys.executable, "-c", FULL, str(tmp_path / "store"), str(room)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    assert done.stdout.count("checkpoint teacher was not written ([Errno 27] File too large); the run goes on") == 2
+    assert done.stdout.endswith("step {'step': 1}\n")
+
+
+def test_state_that_cannot_be_saved_for_another_reason_is_no_full_disk(checkpoints):
+    class Broken:
+        def __reduce__(self):
+            raise RuntimeError("a mistake of ours")
+
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        checkpoints.save("teacher", {"step": 1, "weights": Broken()})
 
 
 def test_clear_forgets_everything_below_a_key_and_nothing_else(checkpoints, tmp_path):
