@@ -160,6 +160,7 @@ def _check_column(table: Table, key: str, column: str) -> None:
 
 def _texts(table: Table, column: str) -> pd.Series:
     cells = table.frame[column]
+    _refuse_bytes(table, column)
     lists = structured(cells)
     if lists.any():
         raise UserError(f"{_first(table, lists)}: {column!r} holds a list or an object; write the text as one string.")
@@ -178,6 +179,7 @@ def _texts(table: Table, column: str) -> pd.Series:
 
 def _labels(table: Table, column: str, task: str) -> pd.Series:
     cells = table.frame[column]
+    _refuse_bytes(table, column)
     if task == "multilabel":
         found = label_sets(cells)
     else:
@@ -203,6 +205,15 @@ def _labels(table: Table, column: str, task: str) -> pd.Series:
             "data.task=regression needs; correct it or remove the row."
         )
     return measured
+
+
+def _refuse_bytes(table: Table, column: str) -> None:
+    cells = table.frame[column]
+    undecoded = np.array(
+        [any(isinstance(part, bytes) for part in (cell if isinstance(cell, list) else [cell])) for cell in cells]
+    )
+    if undecoded.any():
+        raise UserError(f"{_first(table, undecoded)}: {column!r} holds bytes that are not UTF-8; write it as strings.")
 
 
 def _first(table: Table, faulty: pd.Series | np.ndarray) -> str:

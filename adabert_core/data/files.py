@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
@@ -209,7 +210,28 @@ def _read_parquet(name: str, content: bytes) -> Table:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name} cannot be read as Parquet ({reason}); write it again.") from error
-    return Table(name, frame.astype(object).reset_index(drop=True))
+    return Table(name, plain_cells(frame.reset_index(drop=True)))
+
+
+def plain_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the frame with strings as column names and cells that are objects, bytes in UTF-8 strings and arrays lists.
+
+    Spark, Hive and Impala write strings as bytes; bytes that are not UTF-8 stay as they are.
+    """
+    plain = frame.astype(object).set_axis([str(name) for name in frame.columns], axis="columns")
+    for column in plain.columns:
+        if any(isinstance(cell, bytes | np.ndarray) for cell in plain[column]):
+            plain[column] = pd.Series([_plain(cell) for cell in plain[column]], dtype=object)
+    return plain
+
+
+def _plain(cell: Any) -> Any:
+    if isinstance(cell, np.ndarray):
+        return [_plain(part) for part in cell]
+    try:
+        return cell.decode() if isinstance(cell, bytes) else cell
+    except UnicodeDecodeError:
+        return cell
 
 
 _READERS: dict[str, Callable[[str, bytes], Table]] = {

@@ -64,7 +64,7 @@ def numbers(column: pd.Series) -> pd.Series:
 
 
 def label_sets(column: pd.Series) -> pd.Series:
-    """Returns the sorted tuple of label names of every row, which may be empty; None where the cell is missing."""
+    """Returns the sorted tuple of label names of every row, which may be empty; None where it or one of its names is null."""
     strings = [cell for cell in column if isinstance(cell, str)]
     separator = "|" if any("|" in cell for cell in strings) else ","
 
@@ -72,6 +72,8 @@ def label_sets(column: pd.Series) -> pd.Series:
         if not isinstance(cell, str | list | np.ndarray):
             return None if pd.isna(cell) else (str(_name(cell)),)
         parts = cell.split(separator) if isinstance(cell, str) else cell
+        if any(part is None or part != part for part in parts):
+            return None
         return tuple(sorted({name for part in parts if (name := _name(part))}))
 
     return pd.Series([names(cell) for cell in column], dtype=object)

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from adabert_core.data.builtin import movie_reviews
-from adabert_core.data.files import Table, file_format, formats, read_file
+from adabert_core.data.files import Table, file_format, formats, plain_cells, read_file
 from adabert_core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def _hub_table(name: str, rows: Any, label: str) -> Table:
 
 
 def _frame_of(rows: Any) -> pd.DataFrame:
-    return rows.to_pandas().astype(object)
+    return plain_cells(rows.to_pandas())
 
 
 def _hides_labels(rows: Any, label: str) -> bool:

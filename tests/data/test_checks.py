@@ -123,3 +123,26 @@ def test_numbers_as_texts_are_read_as_strings(prepare, tmp_path):
     texts = [text for name in ("train", "validation", "test") for text in dataset.split(name).text_a]
     assert sorted(texts, key=int) == [str(number) for number in range(40)]
     assert dataset.labels == ["False", "True"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "sentence"),
+    [
+        ("text", b"caf\xe9", r"rows\.parquet, row 7: 'text' holds bytes that are not UTF-8"),
+        ("label", b"\xe9", r"rows\.parquet, row 7: 'label' holds bytes that are not UTF-8"),
+        ("label", [b"a", b"\xe9"], r"rows\.parquet, row 7: 'label' holds bytes that are not UTF-8"),
+    ],
+)
+def test_bytes_that_are_no_text_are_named(prepare, tmp_path, column, cell, sentence):
+    frame = pd.DataFrame(GOOD, columns=HEADER)
+    frame[column] = [[value.encode()] if isinstance(cell, list) else value.encode() for value in frame[column]]
+    frame.at[6, column] = cell
+    frame.to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match=sentence):
+        prepare(tmp_path / "rows.parquet")
+
+
+def test_null_in_a_set_of_labels_is_a_missing_label(write, prepare):
+    records = [{"text": text, "label": [label, None] if text == "text 6" else [label]} for text, label in GOOD]
+    with pytest.raises(UserError, match=r"line 7: the label in column 'label' is missing \(1 such rows\)"):
+        prepare(write("rows.jsonl", "\n".join(map(json.dumps, records))))

@@ -1,6 +1,8 @@
 import gzip
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from adabert_core.data.files import read_file
@@ -59,6 +61,23 @@ def test_json_list_and_parquet_have_rows_in_place_of_lines(write, tmp_path):
     table = read_file(tmp_path / "a.parquet")
     assert cells(table) == [["a", True], ["b", False]]
     assert table.place(0).endswith("a.parquet, row 1")
+
+
+def test_parquet_of_bytes_holds_strings_where_they_are_utf8(tmp_path):
+    columns = {
+        "text": pa.array(["größer".encode(), None]),
+        "label": pa.array(["a", "b"]).cast(pa.binary()).dictionary_encode(),
+        "topics": pa.array([[b"x", b"y"], []]),
+        "image": pa.array([b"\xff\xd8", b"jpeg"]),
+    }
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "spark.parquet")
+    expected = [["größer", "a", ["x", "y"], b"\xff\xd8"], [None, "b", [], "jpeg"]]
+    assert cells(read_file(tmp_path / "spark.parquet")) == expected
+
+
+def test_parquet_with_numbers_as_column_names_has_strings(tmp_path):
+    pd.DataFrame([("a", 1), ("b", 2)]).to_parquet(tmp_path / "a.parquet")
+    assert read_file(tmp_path / "a.parquet").frame.to_dict("list") == {"0": ["a", "b"], "1": [1, 2]}
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,13 @@ def test_hub_loads_a_local_folder_of_data_files(tmp_path, hub_cache):
     assert tables["train"].frame.values.tolist() == [["a", "x"], ["b", "y"]]
 
 
+def test_hub_files_of_bytes_hold_strings(tmp_path, hub_cache):
+    (tmp_path / "data").mkdir()
+    pd.DataFrame({"text": [b"a", b"b"], "label": [[b"x"], [b"y"]]}).to_parquet(tmp_path / "data" / "train.parquet")
+    tables = read_source(f"hf:{tmp_path / 'data'}", "label")
+    assert tables["train"].frame.values.tolist() == [["a", ["x"]], ["b", ["y"]]]
+
+
 def test_unreachable_hub_dataset_is_one_sentence(hub_cache):
     with pytest.raises(UserError, match=r"data.source=hf:nobody/nothing cannot be loaded \(.*\): check its name"):
         read_source("hf:nobody/nothing", "label")
