@@ -4,6 +4,7 @@ Comes in: tables as they were read. Goes out: clean texts and class names, or a 
 """
 
 import difflib
+import logging
 import re
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from adabert_core.data.files import Table
-from adabert_core.data.labels import class_names, in_order, is_measure, label_sets, numbers, structured, task_of
+from adabert_core.data.labels import MISSING, class_names, in_order, is_measure, label_sets, numbers, structured, task_of
 from adabert_core.errors import UserError
 
+log = logging.getLogger(__name__)
 MIN_CLASS_ROWS = 10
 MAX_CLASSES = 1000
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -92,6 +94,8 @@ def check_labels(
         )
     if len(names) == 1 and task == "classification":
         raise UserError(f"{train.name}: every row has the label {names.pop()!r}; add rows of at least one other class.")
+    for mark in sorted(MISSING & names):
+        log.warning("%s: the label %r is taken for a class; remove its rows if it means that they have none", train.name, mark)
     _check_same_classes(tables, rows)
     return in_order(names, train.frame[label_column])
 

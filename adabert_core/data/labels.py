@@ -17,14 +17,20 @@ METRICS = {  # of each task, the default first
     "multilabel": ("micro_f1", "macro_f1"),
 }
 
+MISSING = frozenset("nan NaN -nan -NaN NA <NA> N/A n/a #N/A #NA NULL null None".split())  # as pandas and others write it
+
 _WHOLE = re.compile(r"[+-]?\d+")
 _WHOLE_AS_FLOAT = re.compile(r"([+-]?\d+)\.0*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def class_names(column: pd.Series) -> pd.Series:
-    """Returns the class name of every row; missing and blank labels become None."""
-    return column.astype(object).map({value: _name(value) for value in column.dropna().unique()}).astype(object)
+    """Returns the class name of every row; missing and blank labels become None, and so does what MISSING has among numbers."""
+    names = {value: _name(value) for value in column.dropna().unique()}
+    others = set(names.values()) - MISSING - {None}
+    if others and all(_NUMBER.fullmatch(str(name)) for name in others):
+        names = {value: None if name in MISSING else name for value, name in names.items()}
+    return column.astype(object).map(names).astype(object)
 
 
 def in_order(names: Collection[str], column: pd.Series) -> list[str]:

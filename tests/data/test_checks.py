@@ -25,6 +25,12 @@ def rows_with(line, row):
         (rows_with(7, ("", "a")), {}, r"rows\.csv, line 7: the text in column 'text' is empty \(1 such rows\); fill it in"),
         (rows_with(7, (" \t", "a")), {}, r"rows\.csv, line 7: the text in column 'text' is empty"),
         (rows_with(9, ("x", "")), {}, r"rows\.csv, line 9: the label in column 'label' is missing"),
+        (
+            [HEADER, *((f"t{i}", i % 2) for i in range(40)), *((f"y{i}", "nan") for i in range(12))],
+            {},
+            r"rows\.csv, line 42: the label in column 'label' is missing \(12 such rows\)",
+        ),
+        ([*NUMBERS, ("x", "NA")], {}, r"rows\.csv, line 122: the label in column 'label' is missing \(1 such rows\)"),
         (rows_with(5, ("x", "c")), {}, r"class 'c' has only 1 different texts, at least 10 are needed"),
         (rows_with(5, ("x",)), {}, r"rows\.csv, line 5: 1 fields where the header has 2"),
         ([HEADER, *GOOD], {"label": "lable"}, r"rows\.csv has no column 'lable' .*; did you mean data\.label=label\?"),
@@ -146,3 +152,9 @@ def test_null_in_a_set_of_labels_is_a_missing_label(write, prepare):
     records = [{"text": text, "label": [label, None] if text == "text 6" else [label]} for text, label in GOOD]
     with pytest.raises(UserError, match=r"line 7: the label in column 'label' is missing \(1 such rows\)"):
         prepare(write("rows.jsonl", "\n".join(map(json.dumps, records))))
+
+
+def test_word_that_may_mean_a_missing_label_is_a_class_with_a_warning(write, prepare, caplog):
+    dataset = prepare(write("rows.csv", [HEADER, *GOOD, *((f"y{i}", "NA") for i in range(20))]))
+    assert dataset.labels == ["NA", "a", "b"]
+    assert "rows.csv: the label 'NA' is taken for a class" in caplog.text

@@ -15,6 +15,10 @@ from adabert_core.data.labels import class_names, in_order, is_measure
         ([np.int64(-1), np.float64(0)], ["-1", "0"]),
         (["01", "v1.0", "1.5"], ["01", "v1.0", "1.5"]),
         ([" good", None, "  ", float("nan")], ["good", None, None, None]),
+        (["0", "nan", "1.0", "NA", ""], ["0", None, "1", None, None]),
+        (["0.5", "None", "null"], ["0.5", None, None]),
+        (["a", "0", "NA", "None"], ["a", "0", "NA", "None"]),
+        (["NA", "nan"], ["NA", "nan"]),
     ],
 )
 def test_one_name_per_class_whatever_the_type(values, names):
