@@ -6,7 +6,7 @@ alike: nothing is tokenised twice.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 _TEXTS_AT_ONCE = 16_384
+_CHARACTERS_AT_ONCE = 2**21
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,19 +140,29 @@ def tokenize(tokenizer: Any, template: Template, text_a: list[str], text_b: list
 
 
 def _token_ids(tokenizer: Any, texts: list[str], longest: int | None = None) -> tuple[Ragged, int]:
-    """The ids of all texts, the first `longest` of each, made some thousand texts at a time, and how many were longer.
+    """The ids of all texts, the first `longest` of each, made some texts at a time, and how many were longer.
 
     What a tokenizer returns takes forty times the room of its ids, and the positions of what is kept six times.
     """
     found, cut = [], 0
-    for first in range(0, max(len(texts), 1), _TEXTS_AT_ONCE):
-        encoded = tokenizer(texts[first : first + _TEXTS_AT_ONCE], add_special_tokens=False, verbose=False)
-        piece = Ragged.of(encoded["input_ids"])
+    for some in _pieces(texts):
+        piece = Ragged.of(tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"])
         if longest is not None:
             cut += int((piece.lengths > longest).sum())
             piece = piece.take(np.arange(len(piece)), lengths=np.minimum(piece.lengths, longest))
         found.append(piece)
     return Ragged.concatenate(found), cut
+
+
+def _pieces(texts: list[str]) -> Iterator[list[str]]:
+    """The texts in lists of bounded count and characters, of which a text alone may have more; one empty list of none."""
+    first = characters = 0
+    for i, text in enumerate(texts):
+        if i > first and (i - first == _TEXTS_AT_ONCE or characters + len(text) > _CHARACTERS_AT_ONCE):
+            yield texts[first:i]
+            first, characters = i, 0
+        characters += len(text)
+    yield texts[first:]
 
 
 def longest_first(length_a: np.ndarray, length_b: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:

@@ -113,14 +113,29 @@ def test_length_sorted_holds_every_row_once():
     assert [batch.tolist() for batch in batches] == [[1, 3], [2, 0], [4]]
 
 
+@pytest.mark.parametrize(("bound", "value"), [("_TEXTS_AT_ONCE", 5), ("_CHARACTERS_AT_ONCE", 60), ("_CHARACTERS_AT_ONCE", 1)])
 @pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
-def test_texts_tokenised_a_few_at_a_time_are_the_same_rows(tokenizer, pair, monkeypatch):
+def test_texts_tokenised_a_few_at_a_time_are_the_same_rows(tokenizer, pair, bound, value, monkeypatch):
     first, second = texts(23, 12, seed=6), texts(23, 12, seed=7)
     template = Template.of(tokenizer, pair)
     whole = tokenize(tokenizer, template, first, second if pair else None, 16)
-    monkeypatch.setattr("adabert_core.tokens._TEXTS_AT_ONCE", 5)
+    monkeypatch.setattr(f"adabert_core.tokens.{bound}", value)
     pieces = tokenize(tokenizer, template, first, second if pair else None, 16)
     for one, other in ((whole.a, pieces.a), (whole.b, pieces.b)) if pair else ((whole.a, pieces.a),):
         assert one.values.dtype == other.values.dtype == np.int32
         assert one.values.tolist() == other.values.tolist()
         assert one.offsets.tolist() == other.offsets.tolist()
+
+
+def test_long_texts_go_to_the_tokenizer_few_at_a_time(tokenizer):
+    sizes = []
+
+    def watched(some, **settings):
+        sizes.append([len(text) for text in some])
+        return tokenizer(some, **settings)
+
+    million = "x" * 2**20
+    rows = [*["good film"] * 20_000, million, million, million, million * 5, "dull", "dull"]
+    found = tokenize(watched, Template.of(tokenizer, pair=False), rows, None, 16)
+    assert [len(size) for size in sizes] == [16_384, 3_616 + 1, 2, 1, 2]
+    assert found.a.lengths.tolist() == [2] * 20_000 + [1] * 6
