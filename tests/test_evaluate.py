@@ -28,6 +28,13 @@ def test_scores_of_three_classes_have_no_f1_of_class_one():
     assert found["score"] == found["macro_f1"]
 
 
+def test_rows_without_the_last_class_are_scored_where_it_is_predicted():
+    found = scores(np.array([0, 1, 1]), np.array([0, 2, 1]), "accuracy")
+    assert "f1" not in found
+    assert found["score"] == pytest.approx(2 / 3)
+    assert found["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "matthews", "f1"])
 def test_one_answer_for_all_is_scored_without_a_warning(metric, recwarn):
     found = scores(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 0]), metric)
