@@ -5,12 +5,14 @@ Comes in: what a stage wrote. Goes out: a directory with `manifest.json`, whose 
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -82,7 +84,7 @@ def whole_directory(target: Path, *, replace: bool = True) -> Iterator[Path]:
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     recover(target)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}.", dir=target.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.{_pid_table()}.{os.getpid()}.", dir=target.parent))
     scratch.chmod(0o755)
     try:
         yield scratch
@@ -115,16 +117,39 @@ def _rename_unless_there(source: Path, target: Path) -> None:
 
 
 def recover(target: Path) -> None:
-    """Mends what a process killed while writing `target` left: the old content comes back, scratch folders go."""
+    """Mends what a process killed while writing `target` left: the old content comes back, scratch folders go.
+
+    Those of another machine or container, whose processes cannot be seen from here, stay.
+    """
     if not target.parent.is_dir():
         return
     if not target.exists() and _old(target).is_dir():
         with contextlib.suppress(OSError):  # another process was faster
             _old(target).rename(target)
-    for scratch in target.parent.glob(f".{target.name}.*.*"):
-        owner = scratch.name.removeprefix(f".{target.name}.").split(".")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+    start = f".{target.name}.{_pid_table()}."
+    for scratch in target.parent.glob(f"{glob.escape(start)}*.*"):
+        owner = scratch.name.removeprefix(start).split(".")[0]
+        if owner.isdigit() and not _lives(int(owner)):
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+@cache
+def _pid_table() -> str:
+    """Returns what names the processes that are seen from here: this boot of this machine and, in a container, that one."""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        return digest_of([boot, os.readlink("/proc/self/ns/pid")])[:12]
+    return uuid.uuid4().hex[:12]  # nobody's but this process's
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True
 
 
 def _old(target: Path) -> Path:

@@ -3,6 +3,8 @@
 import csv
 import os
 import random
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +59,21 @@ def replace_weights(teacher: Path) -> None:
 
     weights = load_file(teacher / "model.safetensors")
     save_file({name: tensor * 1.5 for name, tensor in weights.items()}, teacher / "model.safetensors", {"format": "pt"})
+
+
+def killed_while_writing(target: Path) -> Path:
+    """Has a process killed in the middle of writing a directory, and returns what it leaves."""
+    code = """
+import os, pathlib, signal, sys
+from adabert_core.artifacts import whole_directory
+with whole_directory(pathlib.Path(sys.argv[1])) as scratch:
+    (scratch / "half").touch()
+    print(scratch, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(target)], stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    assert done.returncode == -signal.SIGKILL
+    return Path(done.stdout.strip())
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,18 @@ import json
 
 import pytest
 
-from adabert_core.artifacts import Manifest, file_digest, list_files, read_manifest, whole_directory, write_json, write_manifest
+from adabert_core.artifacts import (
+    Manifest,
+    file_digest,
+    list_files,
+    read_manifest,
+    recover,
+    whole_directory,
+    write_json,
+    write_manifest,
+)
 from adabert_core.errors import UserError
+from tests.conftest import killed_while_writing
 
 MANIFEST = Manifest(
     stage="search",
@@ -57,6 +67,29 @@ def test_success_replaces_the_old_one(tmp_path):
             (scratch / name).write_text(name)
     assert names(tmp_path) == ["search"]
     assert names(tmp_path / "search") == ["new"]
+
+
+def test_what_a_killed_process_left_goes(tmp_path):
+    left = killed_while_writing(tmp_path / "search")
+    assert names(left) == ["half"]
+    recover(tmp_path / "search")
+    assert names(tmp_path) == []
+
+
+def test_what_another_machine_writes_stays(tmp_path):
+    left = killed_while_writing(tmp_path / "search")
+    table = left.name.split(".")[2]
+    theirs = left.rename(left.with_name(left.name.replace(table, table[::-1])))  # its process is not among those seen here
+    with whole_directory(tmp_path / "search"):
+        recover(tmp_path / "search")
+    assert names(theirs) == ["half"]
+
+
+def test_what_another_process_writes_stays(tmp_path):
+    with whole_directory(tmp_path / "search") as first, whole_directory(tmp_path / "search") as second:
+        recover(tmp_path / "search")
+        assert first.is_dir()
+        assert second.is_dir()
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import dataclasses
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,7 @@ from adabert_core.storage import Checkpoints
 from adabert_core.teacher_source import teacher_content
 from adabert_core.tracking import Tracker
 from pipelines.local_run import collect
-from tests.conftest import replace_weights
+from tests.conftest import killed_while_writing, replace_weights
 from tests.test_end_to_end import SMOKE, settings
 
 NAMES = ("prepare_data", "finetune_teacher", "distill_targets")
@@ -101,9 +99,8 @@ def test_damaged_entry_is_thrown_away_and_computed_again(
 def test_killed_writer_leaves_no_entry(first: Path, tmp_path: Path, config: RunConfig) -> None:
     shutil.copytree(first.parent / "cache", tmp_path / "cache")
     (kept,) = (tmp_path / "cache" / "finetune_teacher").iterdir()
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    kept.rename(kept.with_name(f".{kept.name}.{gone.pid}.half"))
+    shutil.rmtree(kept)
+    killed_while_writing(kept)
     run(config, tmp_path / "run", tmp_path / "cache")
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
     assert digests(tmp_path / "run") == digests(first)

@@ -1,8 +1,6 @@
 import hashlib
 import io
 import os
-import subprocess
-import sys
 import threading
 import zipfile
 
@@ -10,6 +8,7 @@ import pytest
 
 from adabert_core.data import builtin
 from adabert_core.errors import UserError
+from tests.conftest import killed_while_writing
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +104,7 @@ def parted(tmp_path, monkeypatch):
 
 
 def test_teacher_in_parts_is_joined(parted):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    (parted / f".parted-1.0.{gone.pid}.left").mkdir(parents=True)  # by a process that was killed
+    killed_while_writing(parted / "parted-1.0")
     folder = builtin.teacher_folder("parted")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
     assert [path.name for path in parted.iterdir()] == ["parted-1.0"]
