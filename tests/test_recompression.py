@@ -48,10 +48,10 @@ def client_of(uri: str):
     return MlflowClient(uri, uri)
 
 
-def register(run: Path, uri: str, output: Path, dataset: Path | None = None, **gate) -> dict:
+def register(run: Path, uri: str, output: Path, dataset: Path | None = None, patience: float = 60.0, **gate) -> dict:
     inputs = {"dataset": dataset or run / "prepare_data", "student": run / "retrain", "benchmark": run / "benchmark"}
     config = parse_section("register", {"model_name": "m", "min_retention": 0.0, **gate})
-    tracker = Tracker(uri, "adabert", str(output), "test")
+    tracker = Tracker(uri, "adabert", str(output), "test", patience)
     run_stage("register", config, inputs, output, tracker=tracker, checkpoints=Checkpoints(None))
     return json.loads((output / "decision.json").read_text())
 
