@@ -74,6 +74,16 @@ def gathered(found: Tensor, items: list[Any], device: torch.device) -> Tensor:
     return there.to(found.device)
 
 
+def agreed(number: int, device: torch.device) -> bool:
+    """True when all processes of the stage call with the same number."""
+    _, size = rank_and_size()
+    if size == 1:
+        return True
+    bounds = torch.tensor([number, -number], device=device)
+    dist.all_reduce(bounds, dist.ReduceOp.MAX)
+    return bool(bounds[0] == -bounds[1])
+
+
 def synchronise(optimizers: Iterable[torch.optim.Optimizer], modules: Iterable[nn.Module]) -> None:
     """Averages gradients and floating-point buffers (BatchNorm's running statistics) over the processes, in one message."""
     _, size = rank_and_size()

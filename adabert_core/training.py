@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from adabert_core.parallel import rank_and_size, share, synchronise
+from adabert_core.parallel import agreed, rank_and_size, share, synchronise
 from adabert_core.progress import Progress
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
@@ -88,7 +88,11 @@ def fit(
 
     `state` names everything that must survive a kill besides the random generators, which are kept as well.
     """
-    step = _restore(checkpoints.load(checkpoint_key), state, generator)
+    saved = checkpoints.load(checkpoint_key)
+    if not agreed(int(saved["step"]) if saved else 0, accelerator.device):
+        log.warning("%s: this stage's processes found different checkpoints; all start over", label)
+        saved = None
+    step = _restore(saved, state, generator)
     if step:
         log.info("%s: resumed at step %d of %d", label, step, steps)
     progress = Progress(label, steps, start=step)

@@ -64,6 +64,18 @@ def test_a_batch_smaller_than_the_processes_goes_to_all(monkeypatch: pytest.Monk
     assert parallel.share(np.array([7, 9])).tolist() == [7, 9]
 
 
+@pytest.mark.parametrize(("steps", "found"), [((5, 5), "True"), ((5, 0), "False"), ((0, 5), "False")])
+def test_processes_know_whether_they_found_the_same_checkpoint(steps: tuple[int, int], found: str, tmp_path: Path) -> None:
+    code = (
+        "import sys, torch, torch.distributed as dist; from adabert_core.parallel import agreed; rank = int(sys.argv[1]); "
+        "dist.init_process_group('gloo', init_method=f'file://{sys.argv[3]}', rank=rank, world_size=2); "
+        "print(agreed(int(sys.argv[2]), torch.device('cpu')))"
+    )
+    words = [[sys.executable, "-c", code, str(rank), str(step), str(tmp_path / "meet")] for rank, step in enumerate(steps)]
+    started = [subprocess.Popen(word, stdout=subprocess.PIPE, text=True) for word in words]
+    assert [process.communicate(timeout=120)[0].strip() for process in started] == [found, found]
+
+
 def test_number_of_processes_follows_the_gpus_unless_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     wanted = [

@@ -65,3 +65,8 @@ def test_users_mistake_in_a_sweep_that_runs_here_is_one_sentence(learnable_csv: 
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("adabert: ")]
     assert "has no column 'stars'" in line
     assert "Traceback" not in done.stderr
+
+
+def test_cases_for_a_cluster_name_nothing_of_this_machine() -> None:
+    with pytest.raises(UserError, match="data.source: README.md is on this machine"):
+        cases_of(SMOKE, ("data.source=README.md",), ("seed=0,1",))
