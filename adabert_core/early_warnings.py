@@ -98,6 +98,13 @@ def unmet_target(target: Mapping[str, float], retention: float, row: Mapping[str
     return found
 
 
+def untimed_teacher(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Says that the teacher has no ONNX row among the latencies: no exporter took it."""
+    if any((row["model"], row["runtime"]) == ("teacher", "onnx") for row in rows):
+        return ""
+    return "torch cannot write the teacher as ONNX: its times in ONNX, and the student's against them, are left out"
+
+
 def behind_static(student: float, static: float, metric: str) -> str:
     """Says that a student is behind logistic regression on mean word vectors."""
     if student >= static:

@@ -34,6 +34,12 @@ _LONGEST = (
     "test_presets.py",
     "test_parallel.py",
 )
+FAMILIES = {
+    "Bart": {"decoder_layers": 2, "encoder_layers": 2, "d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
+    "XLNet": {"n_layer": 2, "d_model": 32, "n_head": 2, "d_inner": 64},
+    "Longformer": {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    | {"attention_window": [8, 8], "max_position_embeddings": 66},
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -162,6 +168,22 @@ def save_roberta(tokenizer: Any, folder: Path) -> Path:
     RobertaForSequenceClassification(config).save_pretrained(folder, safe_serialization=True)
     fast.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def family(roberta_folder: Path, tmp_path: Path) -> Callable[[str], str]:
+    """Writes a teacher of a family with random weights and RoBERTa's tokenizer."""
+    import transformers
+
+    def written(name: str) -> str:
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(roberta_folder)
+        marks = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "sep_token_id": 2}
+        config = getattr(transformers, f"{name}Config")(vocab_size=len(tokenizer), **FAMILIES[name], **marks)
+        getattr(transformers, f"{name}ForSequenceClassification")(config).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        return str(tmp_path / name)
+
+    return written
 
 
 @pytest.fixture(scope="session", params=["bert", "roberta"])

@@ -74,6 +74,13 @@ def test_table_leaves_out_bert_base_when_it_was_not_timed() -> None:
     ]
 
 
+def test_teacher_that_no_exporter_takes_keeps_its_line_without_a_time() -> None:
+    report = small_report()
+    report["latency"] = [r for r in report["latency"] if r["model"] != "teacher"]
+    assert table(report)[2] == ["teacher", "20.0 M", "0.9000", "-", "-"]
+    assert "30 times faster" in verdict(report)
+
+
 def test_table_text_aligns_numbers_to_the_right() -> None:
     lines = table_text(small_report()).split("\n")
     assert lines[1] == "bert-base         110.0 M              -               60.00      1.0x"

@@ -33,9 +33,10 @@ def _panel(axes: Axes, task: str, rows: list[dict[str, Any]]) -> None:
         bars = {"xerr": row["ms"]["deviation"], "yerr": row["score"]["deviation"]}
         axes.errorbar(*spot, **bars, fmt="o", color=_INK, elinewidth=0.7, markersize=6)
         axes.annotate(row["variant"], spot, (7, 6 if i % 2 else -11), textcoords="offset points", color=_INK)
-    teacher = (rows[0]["teacher_ms"]["mean"], rows[0]["teacher_score"]["mean"])
-    axes.plot(*teacher, "s", color=_TEACHER, markersize=7)
-    axes.annotate("teacher", teacher, (-7, 6), textcoords="offset points", ha="right", color=_TEACHER)
+    if rows[0]["teacher_ms"]:  # none of a teacher that no ONNX exporter takes
+        teacher = (rows[0]["teacher_ms"]["mean"], rows[0]["teacher_score"]["mean"])
+        axes.plot(*teacher, "s", color=_TEACHER, markersize=7)
+        axes.annotate("teacher", teacher, (-7, 6), textcoords="offset points", ha="right", color=_TEACHER)
     base = rows[0]["bert-base_ms"]
     if base:
         axes.axvline(base["mean"], color=_BASE, linestyle="--")

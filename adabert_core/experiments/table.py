@@ -134,8 +134,8 @@ def _more(value: dict[str, float] | None) -> str:
 
 def _speed(row: dict[str, Any], key: str) -> list[str]:
     """Milliseconds, and how many times faster than BERT-base that is."""
-    base = row["bert-base_ms"]
-    return [_text(row[key], 2), f"{base['mean'] / row[key]['mean']:.1f}" if base else "-"]
+    base, own = row["bert-base_ms"], row[key]
+    return [_text(own, 2), f"{base['mean'] / own['mean']:.1f}" if base and own else "-"]
 
 
 def _line(cells: Sequence[str]) -> str:

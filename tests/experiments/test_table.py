@@ -98,3 +98,11 @@ def test_picture_names_variants_teacher_and_bert_base_and_is_the_same_every_time
     assert text == (tmp_path / "b.svg").read_text()
     for word in ("searched", "BiLSTM", "teacher", "BERT-base", "mrpc", "rte"):
         assert word in text
+
+
+def test_teacher_that_no_exporter_takes_has_a_line_without_times_and_no_dot(tmp_path):
+    untimed = record("searched", 0, 0.80, 1.0)
+    untimed["latency"] = [row for row in untimed["latency"] if row["model"] != "teacher"]
+    assert "| mrpc (f1) | teacher | 1 | 0.9000 |  |  |  |  |  | - | - |" in markdown([untimed], "searched")
+    draw(spread([untimed]), tmp_path / "a.svg")
+    assert "teacher" not in (tmp_path / "a.svg").read_text()
