@@ -35,7 +35,7 @@ from adabert_core.storage import Checkpoints
 from adabert_core.target_rows import TargetRows, unknown_labels
 from adabert_core.tasks import Task, described
 from adabert_core.tasks.classification import Classification
-from adabert_core.teacher import Teacher, load_teacher, vocabulary_of
+from adabert_core.teacher import Teacher, default_pooling, load_teacher, vocabulary_of
 from adabert_core.tokens import Collator, TokenRows, length_sorted
 from adabert_core.tracking import Tracker
 from adabert_core.vectors import word_vectors
@@ -225,9 +225,7 @@ def check_room(rows: int, layers: int, outputs: int, memory: int = 0) -> None:
 
 def choose_pooling(wanted: str, teacher: Teacher) -> str:
     """'cls' where the teacher's own head reads its first position, 'mean' for the others; an explicit wish wins."""
-    if wanted != "auto":
-        return wanted
-    return "cls" if teacher.template.prefix else "mean"
+    return default_pooling(teacher.template) if wanted == "auto" else wanted
 
 
 class Scorer:

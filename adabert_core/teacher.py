@@ -24,6 +24,7 @@ from adabert_core.dropout import replace_dropout
 from adabert_core.early_warnings import head_order, other_labels
 from adabert_core.errors import UserError
 from adabert_core.evaluate import Best, predict_logits
+from adabert_core.probes import pool_states
 from adabert_core.runtime import make_accelerator, seed_everything
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
@@ -144,7 +145,7 @@ def new_teacher(name: str, labels: list[str], pair: bool, max_length: int, probl
     Classes of the same names in another order are put into the order of `labels`.
 
     Raises:
-        UserError: no such builtin, folder, s3:// prefix or hub id, no safetensors, no fast tokenizer.
+        UserError: no such builtin, folder, s3:// prefix or hub id, no safetensors, no fast tokenizer, no states of its layers.
     """
     names = dict(enumerate(labels))
     head: dict[str, Any] = {"num_labels": len(labels), "id2label": names, "label2id": {label: i for i, label in names.items()}}
@@ -153,6 +154,7 @@ def new_teacher(name: str, labels: list[str], pair: bool, max_length: int, probl
     with tempfile.TemporaryDirectory(prefix="adabert-teacher-") as scratch:
         files = teacher_files(name, Path(scratch))
         teacher = _load(files, name, pair, max_length, ignore_mismatched_sizes=True, **head)
+        _check_states(teacher, name)
         own = AutoConfig.from_pretrained(files, trust_remote_code=False).id2label or {}
     teacher.own_labels = tuple(str(own[i]) for i in sorted(own))
     if order := head_order(teacher.own_labels, labels):
@@ -208,6 +210,28 @@ def _load(source: str, name: str, pair: bool, max_length: int, **head: Any) -> T
     return Teacher(model, tokenizer, template, limit, pair)
 
 
+@torch.no_grad()
+def _check_states(teacher: Teacher, name: str) -> None:
+    """Checks on one short text that the model gives the states that `distill_targets` will pool."""
+    words = ["a " * 8]
+    rows = tokenize(teacher.tokenizer, teacher.template, words, words if teacher.pair else None, teacher.max_length)
+    batch = Collator(rows, teacher.template)(np.array([0]))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            states = teacher.model.eval()(**batch, output_hidden_states=True).hidden_states
+        pool_states(states, batch["attention_mask"], default_pooling(teacher.template))
+    except Exception as error:  # whatever it was, training would end in it after a long time
+        raise UserError(
+            f"teacher.model {name} does not give the states of its layers ({type(error).__name__}), which the student learns "
+            "from: choose an encoder such as BERT, not an encoder with a decoder."
+        ) from error
+
+
+def default_pooling(template: Template) -> str:
+    """'cls' where a model's own head reads its first position, 'mean' for the others."""
+    return "cls" if template.prefix else "mean"
+
+
 def vocabulary_of(teacher: Teacher) -> int:
     """Rows of the teacher's word table, and so of the student's."""
     return int(teacher.model.get_input_embeddings().num_embeddings)
@@ -217,7 +241,8 @@ def longest_text(model: nn.Module) -> int:
     """Tokens a model has positions for; RoBERTa and its kin count theirs from after the padding index."""
     table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     if not isinstance(table, nn.Embedding):
-        return int(getattr(model.config, "max_position_embeddings", 0) or 10**6)
+        limit = int(getattr(model.config, "max_position_embeddings", 0) or 0)
+        return limit if limit > 0 else 10**6  # XLNet's is -1
     return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
