@@ -110,8 +110,10 @@ def load(path: str | Path, threads: int = 1, precision: str = "auto") -> "Predic
         precision: fp32, int8, or auto, which is int8 where that has passed its gate.
 
     Raises:
-        UserError: there is no student there.
+        UserError: there is no student there, or no such precision.
     """
+    if precision not in ("auto", "fp32", "int8"):
+        raise UserError(f"precision={precision} is not known: choose auto, fp32 or int8.")
     from adabert_core.serving import Predictor
 
     folder = Path(path)
@@ -127,6 +129,7 @@ def predict(model: "str | Path | Predictor", texts: Sequence[str | tuple[str, st
 
     Raises:
         UserError: there is no student there, or `texts` is one text.
+        ValueError: single texts for a student of pairs, or the other way round.
     """
     if isinstance(texts, str):  # whose letters would be classified
         raise UserError("predict takes a list of texts: write [text] for one.")

@@ -69,6 +69,9 @@ class Predictor:
         """Returns for each text (or pair) its label, that label's score and all scores by name.
 
         A regression student gives a value instead, a multi-label one its labels and all scores by name.
+
+        Raises:
+            ValueError: a single text where the student classifies pairs, or the other way round.
         """
         rows = self.tokenize(texts)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -79,7 +82,10 @@ class Predictor:
         return [found[i] for i in range(len(rows))]
 
     def tokenize(self, texts: Sequence[str | tuple[str, str]]) -> list[list[int]]:
-        """Returns each text's token ids, special ones among them."""
+        """Returns each text's token ids, special ones among them; ValueError as a call gives it."""
+        if any(isinstance(text, str) == self.pair for text in texts):
+            wanted = "pairs: give tuples of two texts" if self.pair else "single texts: give strings, no tuples"
+            raise ValueError(f"this student classifies {wanted}.")
         return [encoded.ids for encoded in self._tokenizer.encode_batch_fast(list(texts))]
 
     def logits(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -43,3 +43,8 @@ def test_student_is_loaded_from_a_run_a_student_or_a_served_folder(folder: tuple
         assert load(place).pair is pair
         assert predict(place, texts) == expected
     assert predict(load(str(path)), texts) == expected
+
+
+def test_precision_is_checked_before_the_folder(folder: tuple) -> None:  # noqa: F811
+    with pytest.raises(UserError, match=r"^precision=in8 is not known: choose auto, fp32 or int8\.$"):
+        load(folder[0], precision="in8")

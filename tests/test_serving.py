@@ -86,3 +86,11 @@ def test_padding_fills_behind_every_row():
     ids, mask = padded([[5], [6, 7, 8]])
     assert ids.tolist() == [[5, 0, 0], [6, 7, 8]]
     assert mask.tolist() == [[1, 0, 0], [1, 1, 1]]
+
+
+def test_texts_of_the_other_kind_are_refused(folder):
+    predictor = Predictor(folder[0])
+    wrong, said = ([TEXTS[0]], "pairs: give tuples") if folder[3] else ([(TEXTS[0], TEXTS[1])], "single texts: give strings")
+    for asked in (predictor, predictor.tokenize):
+        with pytest.raises(ValueError, match=f"^this student classifies {said}"):
+            asked(wrong)
