@@ -116,12 +116,16 @@ def load(path: str | Path, threads: int = 1, precision: str = "auto") -> "Predic
         raise UserError(f"precision={precision} is not known: choose auto, fp32 or int8.")
     from adabert_core.serving import Predictor
 
-    folder = Path(path)
-    inner = folder / "retrain"
     try:
-        return Predictor(inner if inner.is_dir() else folder, threads, precision)
+        return Predictor(student_folder(Path(path)), threads, precision)
     except Exception as error:  # whatever is missing or not a model, the cure is the same
         raise UserError(f"{path} holds no student: give the retrain folder of a finished run, e.g. runs/x/retrain.") from error
+
+
+def student_folder(path: Path) -> Path:
+    """Returns the StudentDir of a run's folder; any other folder is taken for one."""
+    inner = path / "retrain"
+    return inner if inner.is_dir() else path
 
 
 def predict(model: "str | Path | Predictor", texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:

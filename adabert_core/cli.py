@@ -136,13 +136,13 @@ def profile(model: Path, seconds: float, texts: tuple[str, ...]) -> None:
     import os
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # before the library reads it: one thread is meant
-    from adabert_core.api import load
+    from adabert_core.api import load, student_folder
 
     pair = load(model, 1, "int8").pair
     from adabert_core.profiling import TEXT, profile, table_text
 
     rows = _paired(list(texts or (TEXT, TEXT)), pair) if texts or pair else [TEXT]
-    found = profile(model, rows[0], seconds)
+    found = profile(student_folder(model), rows[0], seconds)
     click.echo(f"{table_text(found)}\n{json.dumps(found)}")
 
 

@@ -6,8 +6,10 @@ import random
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 
 from adabert_core.arithmetic import Fp32
+from adabert_core.cli import cli
 from adabert_core.export import export_int8, export_student
 from adabert_core.profiling import profile, table_text, work
 from adabert_core.search_space import deployed_products, random_genotype
@@ -69,3 +71,11 @@ def test_profile_has_every_part_and_adds_up(folder):  # noqa: F811
     lines = table_text(json.loads(json.dumps(found))).split("\n")
     assert lines[0].split() == ["us", "fp32", "int8"]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_profile_takes_the_folder_of_a_run(folder, tmp_path):  # noqa: F811
+    (tmp_path / "retrain").symlink_to(folder[0])
+    words = ["a superb film", "a dull film"] if folder[3] else ["a superb film"]
+    done = CliRunner().invoke(cli, ["profile", "--model", str(tmp_path), "--seconds", "0.2", *words])
+    assert done.exit_code == 0, done.output
+    assert "text to label" in done.output
