@@ -156,6 +156,11 @@ def _check_column(table: Table, key: str, column: str) -> None:
     known = [str(name) for name in table.frame.columns]
     if column in known:
         return
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(known) == 1 and separator in known[0]:
+            raise UserError(
+                f"{table.name} has {name} between its columns ({known[0]!r}): save it as a CSV with commas, or as .tsv with tabs."
+            )
     lowered = {name.lower(): name for name in known}
     near = difflib.get_close_matches(column.lower(), lowered, n=1, cutoff=0.0)
     hint = f"; did you mean {key}={lowered[near[0]]}?" if near else "."

@@ -33,6 +33,11 @@ def rows_with(line, row):
         ([*NUMBERS, ("x", "NA")], {}, r"rows\.csv, line 122: the label in column 'label' is missing \(1 such rows\)"),
         (rows_with(5, ("x", "c")), {}, r"class 'c' has only 1 different texts, at least 10 are needed"),
         (rows_with(5, ("x",)), {}, r"rows\.csv, line 5: 1 fields where the header has 2"),
+        (
+            [("text;label",), *((f"t{i};a",) for i in range(40))],
+            {},
+            r"rows\.csv has semicolons between its columns \('text;label'\): save it as a CSV with commas",
+        ),
         ([HEADER, *GOOD], {"label": "lable"}, r"rows\.csv has no column 'lable' .*; did you mean data\.label=label\?"),
         ([HEADER, *GOOD], {"text": "Text"}, r"no column 'Text' .*its columns are text, label; did you mean data\.text=text\?"),
         ([HEADER, *GOOD], {"text": ["text", "b", "c"]}, r"data\.text names 3 columns \(text, b, c\): name one, or two"),
