@@ -5,13 +5,14 @@ Comes in: every earlier directory. Goes out: BenchmarkDir with report.json, repo
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from onnxruntime import InferenceSession
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from adabert_core.artifacts import Manifest, read_json, write_json
@@ -19,7 +20,16 @@ from adabert_core.config import BenchmarkConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.early_warnings import unmet_target, untimed_teacher
 from adabert_core.export import FP32, INPUTS, INT8, onnx_logits, open_session, session_to_time
-from adabert_core.latency import Timed, latency_row, onnx_call, random_batch, time_in_turns, torch_call, with_speedups
+from adabert_core.latency import (
+    Timed,
+    latency_row,
+    onnx_call,
+    random_batch,
+    settings_to_time,
+    time_in_turns,
+    torch_call,
+    with_speedups,
+)
 from adabert_core.report import SCHEMA_VERSION, comparable, findable, headline_latency, table_markdown, verdict
 from adabert_core.report_html import write_html, write_pictures
 from adabert_core.reproduce import reproduction
@@ -179,54 +189,76 @@ def time_all(
 ) -> tuple[list[dict[str, Any]], int | None]:
     """Latency rows of student, teacher and, if asked for, BERT-base, with BERT-base's parameter count.
 
-    On the CPU in ONNX and torch, and where there is a GPU in torch on that, too.
+    On the CPU in ONNX and torch, and where there is a GPU in torch on that, too; the headline's setting is among them always.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
+    before = torch.get_num_threads()
     models: dict[str, Any] = {"student": student, "teacher": teacher.model.eval()}
     if config.bert_base:
-        settings = BertConfig(id2label=student.config.id2label)
-        models["bert-base"] = BertForSequenceClassification(settings).eval()
+        models["bert-base"] = BertForSequenceClassification(BertConfig(id2label=student.config.id2label)).eval()
     names = {
         "student": INPUTS,
         "teacher": (*INPUTS, "token_type_ids") if teacher.template.segments else INPUTS,
         "bert-base": (*INPUTS, "token_type_ids"),
     }
     longest = {"student": student.config.max_position_embeddings, "teacher": teacher.max_length, "bert-base": 512}
+    separator = student.config.separator_id
     rows = []
-    sessions = {("student", runtime): open_session(path, config.threads) for runtime, path in onnx_files.items()}
+    for threads, settings in settings_to_time(config.threads, config.batches, config.lengths, longest["student"]).items():
+        torch.set_num_threads(threads)
+        sessions = open_sessions(models, names, onnx_files, threads, {length for _, length in settings})
+        for batch, length in settings:
+            fed = {
+                name: (
+                    model,
+                    random_batch(vocabulary(model), batch, length, None if name == "bert-base" else separator),
+                    names[name],
+                )
+                for name, model in models.items()
+                if length <= longest[name]
+            }
+            log.info("timing batch %d, length %d, %d thread(s)", batch, length, threads)
+            in_onnx = {key: onnx_call(session, fed[key[0]][1]) for key, session in sessions.items() if key[0] in fed}
+            rows += rows_in_turns(in_onnx, config.seconds, threads, batch, length)
+            in_torch = {(name, "torch"): torch_call(*each) for name, each in fed.items()}
+            rows += rows_in_turns(in_torch, config.seconds, threads, batch, length)
+            if config.device != "cpu" and torch.cuda.is_available():
+                rows += rows_on_gpu(fed, config.seconds, threads, batch, length)
+    torch.set_num_threads(before)
+    return with_speedups(rows), parameter_count(models["bert-base"]) if config.bert_base else None
+
+
+def open_sessions(
+    models: Mapping[str, torch.nn.Module],
+    names: Mapping[str, tuple[str, ...]],
+    onnx_files: Mapping[str, Path],
+    threads: int,
+    lengths: Iterable[int],
+) -> dict[Timed, InferenceSession]:
+    """Returns the models as ONNX; without the teacher where no exporter takes it for these lengths, since only times need it."""
+    sessions = {("student", runtime): open_session(path, threads) for runtime, path in onnx_files.items()}
     for name in models.keys() - {"student"}:
         log.info("exporting %s to ONNX", name)
         try:
-            sessions[(name, "onnx")] = session_to_time(models[name], names[name], config.threads)
-        except Exception:  # an exporter's limits; only a row of times needs it, and all training is done
+            session = session_to_time(models[name], names[name], threads)
+            for length in lengths if name == "teacher" else ():  # what was traced may fit some lengths only
+                onnx_call(session, random_batch(vocabulary(models[name]), 1, length, None))()
+            sessions[(name, "onnx")] = session
+        except Exception:  # an exporter's limits, after all training
             if name != "teacher":
                 raise
             log.debug("the teacher could not be exported", exc_info=True)
-    for batch in config.batches:
-        for length in sorted({min(length, longest["student"]) for length in config.lengths}):
-            fitting = [name for name in models if length <= longest[name]]
-            vocabulary = {name: int(models[name].config.vocab_size) for name in fitting}
-            separator = student.config.separator_id
-            feeds = {
-                name: random_batch(vocabulary[name], batch, length, None if name == "bert-base" else separator)
-                for name in fitting
-            }
-            log.info("timing batch %d, length %d, %d thread(s)", batch, length, config.threads)
-            calls = {key: onnx_call(session, feeds[key[0]]) for key, session in sessions.items() if key[0] in fitting}
-            rows += rows_in_turns(calls, config, batch, length)
-            fed = {name: (models[name], feeds[name], names[name]) for name in fitting}
-            calls = {(name, "torch"): torch_call(*each) for name, each in fed.items()}
-            rows += rows_in_turns(calls, config, batch, length)
-            if config.device != "cpu" and torch.cuda.is_available():
-                rows += rows_on_gpu(fed, config, batch, length)
-    torch.set_num_threads(threads)
-    return with_speedups(rows), parameter_count(models["bert-base"]) if config.bert_base else None
+    return sessions
+
+
+def vocabulary(model: Any) -> int:
+    """How many ids a model knows."""
+    return int(model.config.vocab_size)
 
 
 def rows_on_gpu(
     fed: Mapping[str, tuple[torch.nn.Module, dict[str, np.ndarray], tuple[str, ...]]],
-    config: BenchmarkConfig,
+    seconds: float,
+    threads: int,
     batch: int,
     length: int,
 ) -> list[dict[str, Any]]:
@@ -234,7 +266,7 @@ def rows_on_gpu(
     try:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             calls = {(name, "torch-cuda"): torch_call(each[0].to("cuda"), *each[1:], "cuda") for name, each in fed.items()}
-            return rows_in_turns(calls, config, batch, length)
+            return rows_in_turns(calls, seconds, threads, batch, length)
     except torch.cuda.OutOfMemoryError:
         log.warning("batch %d, length %d: not timed on the GPU, which has no room for the models", batch, length)
         return []
@@ -244,11 +276,11 @@ def rows_on_gpu(
 
 
 def rows_in_turns(
-    calls: dict[Timed, Callable[[], None]], config: BenchmarkConfig, batch: int, length: int
+    calls: dict[Timed, Callable[[], None]], seconds: float, threads: int, batch: int, length: int
 ) -> list[dict[str, Any]]:
     """Latency rows of models that take turns over one setting."""
-    timed = time_in_turns(calls, config.seconds)
-    return [latency_row(*key, config.threads, batch, length, times) for key, times in timed.items()]
+    timed = time_in_turns(calls, seconds)
+    return [latency_row(*key, threads, batch, length, times) for key, times in timed.items()]
 
 
 def parameter_count(model: torch.nn.Module) -> int:
@@ -280,8 +312,10 @@ def headline(report: dict[str, Any]) -> dict[str, float]:
     }
     if report["student"]["int8"]:
         found["student_int8_test_score"] = report["student"]["metrics"]["test"]["int8"]["score"]
+    threads = headline_latency(report)["threads"]
     for row in report["latency"]:
-        if row["model"] == "student" and row["runtime"].startswith("onnx") and row["batch"] == 1:
+        alone = (row["batch"], row["threads"]) == (1, threads)
+        if row["model"] == "student" and row["runtime"].startswith("onnx") and alone:
             found[f"student_{row['runtime'].replace('-', '_')}_b1_l{row['length']}_ms"] = row["p50_ms"]
             if "speedup_vs_bert_base" in row:
                 found[f"speedup_vs_bert_base_l{row['length']}"] = row["speedup_vs_bert_base"]

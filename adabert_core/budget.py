@@ -16,12 +16,12 @@ from adabert_core.config import TargetConfig
 from adabert_core.distillation import separator_of
 from adabert_core.export import INPUTS, export_student, open_session, session_to_time
 from adabert_core.latency import onnx_call, random_batch, time_in_turns
+from adabert_core.report import LENGTH
 from adabert_core.search_space import Genotype
 from adabert_core.storage import Checkpoints
 from adabert_core.student_training import new_student
 from adabert_core.teacher import Teacher, vocabulary_of
 
-LENGTH = 128
 _SECONDS = 0.3
 
 

@@ -190,11 +190,14 @@ class RetrainConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class BenchmarkConfig:
-    """Which latencies are timed, on how many threads, for how long. `device` is the teacher's; a GPU is timed as well."""
+    """Which latencies are timed, on how many threads, for how long. `device` is the teacher's; a GPU is timed as well.
+
+    Besides these, one text of 128 tokens on one thread always is: verdict, gate and target speak of that.
+    """
 
     threads: Count = 1
-    batches: list[Count] = Field(default_factory=lambda: [1, 32])
-    lengths: list[Count] = Field(default_factory=lambda: [32, 128])
+    batches: list[Count] = Field(default_factory=lambda: [1, 32], min_length=1)
+    lengths: list[Count] = Field(default_factory=lambda: [32, 128], min_length=1)
     seconds: Positive = 2.0
     bert_base: bool = True
     seed: int = 0

@@ -5,14 +5,28 @@ Comes in: callables. Goes out: rows of milliseconds; a ratio of two rows is hone
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from adabert_core.report import LENGTH
+
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 300
 Timed = tuple[str, str]  # model and runtime
+
+
+def settings_to_time(
+    threads: int, batches: Sequence[int], lengths: Sequence[int], longest: int
+) -> dict[int, list[tuple[int, int]]]:
+    """Returns threads -> (batch, length) of all that is asked for and of `report.headline_latency`; `longest` bounds lengths."""
+    shown = sorted({min(length, longest) for length in lengths})
+    found = {threads: [(batch, length) for batch in batches for length in shown]}
+    headline, alone = (1, min(LENGTH, longest)), found.setdefault(1, [])
+    if headline not in alone:
+        alone.append(headline)
+    return found
 
 
 def time_in_turns(models: Mapping[Timed, Callable[[], Any]], seconds: float) -> dict[Timed, list[float]]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from adabert_core.config import BenchmarkConfig, RunConfig, SearchConfig
+from adabert_core.latency import settings_to_time
 from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, operation_size
 from adabert_core.target_rows import TargetRows
 from adabert_core.targets import augmented_bound, scored_at_once
@@ -188,9 +189,11 @@ def _benchmark(config: RunConfig, rows: Rows) -> Work:
     settings: BenchmarkConfig = config.benchmark
     in_onnx = TIMED_MODELS if settings.bert_base else TIMED_MODELS - 1
     models = in_onnx + (in_onnx - 1) * (1 + _on_gpu(settings.device))
-    timing = settings.seconds * len(settings.batches) * len(settings.lengths) * models
+    asked = settings_to_time(settings.threads, settings.batches, settings.lengths, config.teacher.max_length)
+    shapes = [shape for part in asked.values() for shape in part]
+    timing = settings.seconds * len(shapes) * models
     test, sizes = rows.lengths["test"], rows.teacher
-    longest = max(_SCORED_AT_ONCE * int(test.max()), max(settings.batches) * max(settings.lengths))
+    longest = max(_SCORED_AT_ONCE * int(test.max()), *(batch * length for batch, length in shapes))
     exported = 4 * (sizes.parameters + (BERT_BASE if settings.bert_base else 0))  # weights, graph, file and session
     return Work(
         "benchmark",

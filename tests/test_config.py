@@ -107,6 +107,8 @@ def test_unknown_key_of_one_stage_names_the_nearest():
         ({"teacher": {"epochs": "many"}}, "teacher.epochs: ", "got 'many'."),
         ({"data": {"text": 3}}, "data.text: ", "got 3."),
         ({"benchmark": {"batches": [0]}}, "benchmark.batches: ", "got 0."),
+        ({"benchmark": {"batches": []}}, "benchmark.batches: ", "got []."),
+        ({"benchmark": {"lengths": []}}, "benchmark.lengths: ", "got []."),
         ({"targets": {"mix": {"replace": 0}}}, "targets.mix: ", "got 0."),
         ({"device": "tpu"}, "device: ", "got 'tpu'."),
         ({"search": 3}, "search: must be a mapping", "got 3."),

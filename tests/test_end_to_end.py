@@ -77,7 +77,8 @@ def test_run_leaves_one_whole_directory_per_stage_and_a_report(in_process: Path)
     assert report["student"]["parameters"] < report["teacher"]["parameters"] * 20
     timed = {(row["model"], row["runtime"]) for row in report["latency"] if row["runtime"] != "torch-cuda"}
     assert timed == {("student", "onnx-int8"), *((m, r) for m in ("student", "teacher") for r in ("onnx", "torch"))}
-    (int8,) = [row for row in report["latency"] if row["runtime"] == "onnx-int8"]
+    int8, headline = [row for row in report["latency"] if row["runtime"] == "onnx-int8"]
+    assert (int8["length"], headline["length"]) == (32, 64)  # as the preset asks, and as much as the teacher reads
     assert {key for key in int8 if key.startswith("speedup")} == {"speedup_vs_teacher_fp32"}
     assert report["student"]["bytes_on_disk"]["int8"] < report["student"]["bytes_on_disk"]["fp32"]
     assert report["student"]["metrics"]["test"].keys() == {"onnx", "int8", "torch"}

@@ -157,3 +157,11 @@ def test_command_prints_the_table_and_run_says_its_line_of_new_rows(
     assert "plan:" not in CliRunner().invoke(cli, [*start, "--no-plan"]).output
     assert "plan:" not in CliRunner().invoke(cli, [*start, "--stage-cache", str(tmp_path / "cache")]).output
     assert made == [(3.0, None), (20.0, None), (None, rows)]
+
+
+def test_the_time_of_the_headline_is_planned_where_it_is_not_asked_for() -> None:
+    asked, other = ({"batches": [8], "lengths": [32], "seconds": 1.0}, {"batches": [1], "lengths": [128], "seconds": 1.0})
+    assert (
+        work_of("benchmark", config(benchmark=asked), rows()).timing
+        == 2 * work_of("benchmark", config(benchmark=other), rows()).timing
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from adabert_core.artifacts import read_manifest
 from adabert_core.experiments.matrix import Run
-from adabert_core.report import headline_latency, load_report
+from adabert_core.report import headline_latency, load_report, matching
 from adabert_core.search_space import Genotype
 
 SPREAD = "± is a standard deviation over runs; a difference is taken seed by seed and has its standard error."
@@ -89,18 +89,14 @@ def _mean(values: Sequence[float | None]) -> dict[str, float | None] | None:
 
 def _times(records: Sequence[dict[str, Any]], model: str) -> list[float | None]:
     """A model's ONNX milliseconds in the setting that stands for the student's, in each run that timed it."""
-    found: list[float | None] = []
-    for record in records:
-        rows = [row for row in record["latency"] if row["runtime"] == "onnx" and row["batch"] == 1]
-        longest = max(row["length"] for row in rows if row["model"] == "student")
-        found += [row["p50_ms"] for row in rows if row["model"] == model and row["length"] == longest]
-    return found
+    timed = [matching(record, model, headline_latency(record)) for record in records]
+    return [row["p50_ms"] for row in timed if row]
 
 
 def markdown(records: Sequence[dict[str, Any]], first: str) -> str:
     """The table: a line per task and variant, and one for each task's teacher; differences are against the variant `first`."""
     rows = spread(records, first)
-    length = max(row["length"] for record in records for row in record["latency"])
+    length = max(headline_latency(record)["length"] for record in records)
     heads = (
         f"task | variant | n | test | against {first} | validation | of teacher | parameters | cost | ms, 1 x {length} | faster"
     )

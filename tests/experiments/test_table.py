@@ -106,3 +106,10 @@ def test_teacher_that_no_exporter_takes_has_a_line_without_times_and_no_dot(tmp_
     assert "| mrpc (f1) | teacher | 1 | 0.9000 |  |  |  |  |  | - | - |" in markdown([untimed], "searched")
     draw(spread([untimed]), tmp_path / "a.svg")
     assert "teacher" not in (tmp_path / "a.svg").read_text()
+
+
+def test_times_are_of_the_headlines_setting_whatever_else_was_timed():
+    plain, more = record("searched", 0, 0.80, 1.0), record("searched", 0, 0.80, 1.0)
+    more["latency"] = [{**row, **other, "p50_ms": 7.0} for row in more["latency"] for other in ({"threads": 4}, {"length": 512})]
+    more["latency"] += plain["latency"]
+    assert markdown([more], "searched") == markdown([plain], "searched")
