@@ -5,7 +5,7 @@ Comes in: arguments. Goes out: stage directories, tables, predictions. Heavy imp
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from adabert_core.imports import needed
 from adabert_core.plan_commands import config_option as _config
 from adabert_core.plan_commands import plan, plan_option, say_plan, search_space
 from adabert_core.plan_commands import set_option as _set
+from adabert_core.predict_input import paired, texts_of
 from adabert_core.stages import STAGES
 
 _checkpoint = click.option("--checkpoint-uri", default="", help="Where checkpoints go; default: a folder beside the output.")
@@ -117,7 +118,7 @@ def predict(model: Path, source: Path | None, threads: int, precision: str, text
     from adabert_core.api import load
 
     predictor = load(model, threads, precision)
-    rows = list(_texts_of(source, predictor.pair)) if source else _paired(list(texts), predictor.pair)
+    rows = list(texts_of(source, predictor.pair)) if source else paired(list(texts), predictor.pair)
     if not rows:
         raise UserError("nothing to classify: give texts as arguments, or --input FILE.")
     for answer in predictor(rows):
@@ -141,7 +142,7 @@ def profile(model: Path, seconds: float, texts: tuple[str, ...]) -> None:
     pair = load(model, 1, "int8").pair
     from adabert_core.profiling import TEXT, profile, table_text
 
-    rows = _paired(list(texts or (TEXT, TEXT)), pair) if texts or pair else [TEXT]
+    rows = paired(list(texts or (TEXT, TEXT)), pair) if texts or pair else [TEXT]
     found = profile(student_folder(model), rows[0], seconds)
     click.echo(f"{table_text(found)}\n{json.dumps(found)}")
 
@@ -256,30 +257,6 @@ def show_report(run_folder: Path, tracking_uri: str = "") -> None:
         from adabert_core.tracking import without_password
 
         click.echo(f"dashboard  make dashboard   (MLflow on {without_password(tracking_uri)})")
-
-
-def _paired(texts: list[str], pair: bool) -> list[Any]:
-    if pair and len(texts) % 2:
-        raise UserError("this student classifies pairs: give the texts two by two.")
-    return list(zip(texts[::2], texts[1::2], strict=True)) if pair else texts
-
-
-def _texts_of(source: Path, pair: bool) -> Iterator[Any]:
-    if str(source) != "-" and not source.is_file():
-        raise UserError(f"--input {source}: no such file.")
-    lines = sys.stdin if str(source) == "-" else source.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        if not line.lstrip().startswith("{") and not pair:
-            yield line.rstrip("\n")
-            continue
-        try:
-            row = json.loads(line)
-            yield (str(row["text"]), str(row["text_b"])) if pair else str(row["text"])
-        except (ValueError, KeyError) as error:
-            wanted = "text and text_b" if pair else "text"
-            raise UserError(f"--input {source}, line {number}: not a JSON object with {wanted}.") from error
 
 
 def main() -> None:

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from adabert_core.cli import _paired, _texts_of
-from adabert_core.errors import UserError
-
 ROOT = Path(__file__).parents[1]
 QUICKSTART = "pipelines/configs/quickstart.yaml"
 
@@ -93,14 +90,3 @@ def test_doctor_fails_where_checkpoints_cannot_be_written_and_looks_for_the_envi
     assert "FAIL  checkpoints" in done.stdout
     assert "note  tracking" in done.stdout
     assert "mlflow.db" not in done.stdout
-
-
-def test_input_file_may_hold_plain_lines_or_objects(tmp_path: Path) -> None:
-    source = tmp_path / "texts.jsonl"
-    source.write_text('a film\n\n{"text": "another"}\n')
-    assert list(_texts_of(source, pair=False)) == ["a film", "another"]
-    source.write_text('{"text": "a", "text_b": "b"}\n{"text": "a"}\n')
-    with pytest.raises(UserError, match="line 2: not a JSON object with text and text_b"):
-        list(_texts_of(source, pair=True))
-    with pytest.raises(UserError, match="two by two"):
-        _paired(["a", "b", "c"], pair=True)
