@@ -57,8 +57,8 @@ def _states_alone(teacher: Teacher, vocabulary: int, accelerator: Accelerator) -
     """Last hidden state (V, H) of every token of the vocabulary between the special tokens of a single text."""
     special = teacher.template
     ids = torch.arange(vocabulary).unsqueeze(1)
-    before = torch.tensor(special.prefix).expand(vocabulary, -1)
-    after = torch.tensor(special.suffix).expand(vocabulary, -1)
+    before = torch.tensor(special.prefix, dtype=torch.int64).expand(vocabulary, -1)
+    after = torch.tensor(special.suffix, dtype=torch.int64).expand(vocabulary, -1)
     rows = torch.cat([before, ids, after], dim=1)
     found = []
     with frozen(accelerator):

@@ -1,11 +1,16 @@
 """Families that a teacher may be of, and what is refused before anything is trained."""
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adabert_core.errors import UserError
-from adabert_core.teacher import new_teacher
+from adabert_core.runtime import make_accelerator
+from adabert_core.teacher import new_teacher, vocabulary_of
+from adabert_core.vectors import word_vectors
 
 LABELS = ["bad", "good"]
 
@@ -17,3 +22,11 @@ def test_an_encoder_with_a_decoder_is_refused_when_it_is_made(family: Callable[[
 
 def test_a_family_without_bound_on_positions_reads_as_much_as_is_asked_for(family: Callable[[str], str]) -> None:
     assert new_teacher(family("XLNet"), LABELS, False, 300).max_length == 300
+
+
+@pytest.mark.parametrize("place", ["prefix", "suffix"])
+def test_a_teacher_without_a_mark_before_or_after_a_text_gives_word_vectors(place: str, bert_folder: Path) -> None:
+    teacher = new_teacher(str(bert_folder), LABELS, False, 32)
+    teacher.template = dataclasses.replace(teacher.template, **{place: ()})
+    counts = np.ones(vocabulary_of(teacher))
+    assert len(word_vectors(teacher, counts, make_accelerator("cpu", "fp32"))["word"]) == len(counts)
