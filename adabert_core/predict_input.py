@@ -12,6 +12,8 @@ from typing import Any
 
 from adabert_core.errors import UserError
 
+_TABLES = (".csv", ".tsv", ".parquet")
+
 
 def paired(texts: list[str], pair: bool) -> list[Any]:
     """Returns the arguments as texts, or two by two.
@@ -33,6 +35,8 @@ def texts_of(source: Path, pair: bool) -> Iterator[Any]:
     """
     if str(source) != "-" and not source.is_file():
         raise UserError(f"--input {source}: no such file.")
+    if source.suffix.lower() in _TABLES:
+        raise UserError(f"--input {source} is a table, whose lines are not texts: give a text a line, or objects with text.")
     content = sys.stdin.buffer.read() if str(source) == "-" else source.read_bytes()
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")

@@ -47,3 +47,10 @@ def test_arguments_are_checked_as_lines_are() -> None:
 def test_marks_and_line_ends_of_other_systems_are_no_part_of_a_text(tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\nb\r\n')
     assert list(texts_of(tmp_path / "texts.txt", pair=False)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.TSV", "rows.parquet"])
+def test_table_is_not_taken_for_lines_of_text(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("body,stars\na film,good\n")
+    with pytest.raises(UserError, match="is a table, whose lines are not texts"):
+        list(texts_of(tmp_path / name, pair=False))
