@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adabert_core.artifacts import read_json
 from adabert_core.config import RunConfig
+from adabert_core.errors import UserError
 from adabert_core.memory import give_memory_back
 from adabert_core.stage_cache import StageCache
 from adabert_core.stages import STAGES, StageReport, is_done, run_stage
@@ -33,6 +34,9 @@ def run_all(
     `output` gets one folder per stage. Checkpoints go to `checkpoint_uri`, by default a folder inside `output`. A folder
     `stage_cache` keeps the results of the long stages for other runs. Nothing comes after the stage `last`.
     `on_rows` is called with the DatasetDir if it was made here, before anything is trained.
+
+    Raises:
+        UserError: there can be no folder at `output`, or what a stage says.
     """
     run = StageCache(stage_cache).run_stage if stage_cache else run_stage
     pipeline_run, status = _pipeline_run(output), "FAILED"
@@ -88,10 +92,13 @@ def stage_inputs(name: str, root: Path) -> dict[str, Path]:
 def _pipeline_run(output: Path) -> str:
     """An id of this run folder, kept in it, so that a resumed run goes on under the same MLflow parent."""
     path = output / "pipeline_run.txt"
-    if not path.is_file():
-        output.mkdir(parents=True, exist_ok=True)
-        path.write_text(uuid.uuid4().hex, encoding="utf-8")
-    return path.read_text(encoding="utf-8")
+    try:
+        if not path.is_file():
+            output.mkdir(parents=True, exist_ok=True)
+            path.write_text(uuid.uuid4().hex, encoding="utf-8")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output {output} can be no run folder ({error.strerror}): name another place.") from error
 
 
 def _unregistered(name: str, target: Path, tracker: Tracker) -> bool:

@@ -90,3 +90,12 @@ def test_doctor_fails_where_checkpoints_cannot_be_written_and_looks_for_the_envi
     assert "FAIL  checkpoints" in done.stdout
     assert "note  tracking" in done.stdout
     assert "mlflow.db" not in done.stdout
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "/proc/nowhere/run"])
+def test_output_where_no_folder_can_be_is_one_sentence(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here before")
+    done = run_on(tmp_path / "rows.csv", tmp_path / place)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"adabert: --output {tmp_path / place} can be no run folder (")
+    assert len(done.stderr.splitlines()) == 1
