@@ -18,6 +18,7 @@ _STRICT = ConfigDict(extra="forbid")
 Fraction = typing.Annotated[float, Field(ge=0, lt=1)]
 Positive = typing.Annotated[float, Field(gt=0)]
 Count = typing.Annotated[int, Field(ge=1)]
+Seed = typing.Annotated[int, Field(ge=0, lt=2**63)]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "bf16", "fp32"]
 Architecture = Literal["adabert", "bilstm", "textcnn", "transformer_2x128", "transformer_4x256", "static_linear", "static_mlp"]
@@ -64,7 +65,7 @@ class TeacherConfig:
     weight_decay: float = 0.01
     warmup_fraction: Fraction = 0.1
     max_length: Count = 128
-    seed: int = 0
+    seed: Seed = 0
     device: Device = "auto"
     precision: Precision = "auto"
     processes: int = Field(default=0, ge=0)
@@ -88,7 +89,7 @@ class TargetsConfig:
     neighbours: Count = 12
     mix: dict[str, Positive] = Field(default_factory=lambda: {"replace": 3.0, "halves": 2.0, "span": 1.0})
     batch_size: Count | None = None
-    seed: int = 0
+    seed: Seed = 0
     device: Device = "auto"
     precision: Precision = "auto"
     processes: int = Field(default=0, ge=0)
@@ -147,7 +148,7 @@ class SearchConfig:
     trial_final_steps: Count = 600
     genotype: Structure = ""
     target: TargetConfig = Field(default_factory=TargetConfig)
-    seed: int = 0
+    seed: Seed = 0
     device: Device = "auto"
     precision: Precision = "auto"
     processes: int = Field(default=0, ge=0)
@@ -182,7 +183,7 @@ class RetrainConfig:
     real_share: Fraction = 0.3
     evaluations: Count = 6
     int8_tolerance: float = Field(default=0.003, ge=0)
-    seed: int = 0
+    seed: Seed = 0
     device: Device = "auto"
     precision: Precision = "auto"
     processes: int = Field(default=0, ge=0)
@@ -200,7 +201,7 @@ class BenchmarkConfig:
     lengths: list[Count] = Field(default_factory=lambda: [32, 128], min_length=1)
     seconds: Positive = 2.0
     bert_base: bool = True
-    seed: int = 0
+    seed: Seed = 0
     device: Device = "auto"
 
 
@@ -213,7 +214,7 @@ class RegisterConfig:
     max_latency_ms: Positive | None = None
     margin: float = Field(default=0.005, ge=0)
     export_uri: str = Field(default="", pattern="^(s3://.+)?$")
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -221,7 +222,7 @@ class RunConfig:
     """A whole run: one section per stage, and what all of them share."""
 
     name: str = "adabert"
-    seed: int = 0
+    seed: Seed = 0
     device: Device = "auto"
     precision: Precision = "auto"
     processes: int = Field(default=0, ge=0)

@@ -110,6 +110,8 @@ def test_unknown_key_of_one_stage_names_the_nearest():
         ({"benchmark": {"batches": []}}, "benchmark.batches: ", "got []."),
         ({"benchmark": {"lengths": []}}, "benchmark.lengths: ", "got []."),
         ({"targets": {"mix": {"replace": 0}}}, "targets.mix: ", "got 0."),
+        ({"seed": -1}, "seed: ", "got -1."),
+        ({"search": {"seed": 2**63}}, "search.seed: ", f"got {2**63}."),
         ({"device": "tpu"}, "device: ", "got 'tpu'."),
         ({"search": 3}, "search: must be a mapping", "got 3."),
     ],
