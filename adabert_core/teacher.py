@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
@@ -190,7 +191,7 @@ def _load(source: str, name: str, pair: bool, max_length: int, **head: Any) -> T
         model = AutoModelForSequenceClassification.from_pretrained(
             source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **head
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"teacher.model {name} cannot be loaded ({reason}); "

@@ -1,6 +1,7 @@
 """Families that a teacher may be of, and what is refused before anything is trained."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,3 +31,12 @@ def test_a_teacher_without_a_mark_before_or_after_a_text_gives_word_vectors(plac
     teacher.template = dataclasses.replace(teacher.template, **{place: ()})
     counts = np.ones(vocabulary_of(teacher))
     assert len(word_vectors(teacher, counts, make_accelerator("cpu", "fp32"))["word"]) == len(counts)
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", None], ids=["pointer", "cut off"])
+def test_weights_that_are_not_whole_are_refused(content: bytes | None, bert_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(bert_folder, tmp_path / "teacher")
+    weights = tmp_path / "teacher" / "model.safetensors"
+    weights.write_bytes(content or weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match="teacher cannot be loaded"):
+        new_teacher(str(tmp_path / "teacher"), LABELS, False, 32)
