@@ -4,7 +4,7 @@ Comes in: tokenised train rows and the teacher's word embeddings. Goes out: new 
 the teacher's answer is their target. Every generator works on flat arrays, whole rows at a time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -61,9 +61,7 @@ def augment(
     Raises:
         UserError: `mix` names a generator that does not exist.
     """
-    unknown = set(mix) - set(GENERATORS)
-    if unknown:
-        raise UserError(f"targets.mix: no generator named {sorted(unknown)[0]}; there are {', '.join(GENERATORS)}.")
+    check_mix(mix)
     lengths = rows.a.lengths + (0 if rows.b is None else rows.b.lengths)
     chosen = choose_rows(labels, lengths, augmented_rows, max_copies, rng)
     names = [name for name in GENERATORS if name in mix]  # a mapping's order is not part of what it says
@@ -74,6 +72,17 @@ def augment(
         if len(part):
             made.append(GENERATORS[name](rows, part, labels, neighbours, replace_probability, rng))
     return TokenRows.concatenate(made) if made else rows.take(np.array([], dtype=np.int64))
+
+
+def check_mix(mix: Iterable[str]) -> None:
+    """Checks that there are generators of these names.
+
+    Raises:
+        UserError: one is not known.
+    """
+    unknown = set(mix) - set(GENERATORS)
+    if unknown:
+        raise UserError(f"targets.mix: no generator named {sorted(unknown)[0]}; there are {', '.join(GENERATORS)}.")
 
 
 def replace_words(

@@ -3,6 +3,7 @@
 Only the stages' `run` functions see these objects; the modules below them take flat arguments.
 """
 
+import contextlib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ Seed = typing.Annotated[int, Field(ge=0, lt=2**63)]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "bf16", "fp32"]
 Architecture = Literal["adabert", "bilstm", "textcnn", "transformer_2x128", "transformer_4x256", "static_linear", "static_mlp"]
+_MIX = {"replace": 3.0, "halves": 2.0, "span": 1.0}
 
 
 def _genotype_words(words: str) -> str:
@@ -87,12 +89,20 @@ class TargetsConfig:
     augmented_tokens: Count | None = None
     replace_probability: Fraction = 0.35
     neighbours: Count = 12
-    mix: dict[str, Positive] = Field(default_factory=lambda: {"replace": 3.0, "halves": 2.0, "span": 1.0})
+    mix: dict[str, Positive] = Field(default_factory=lambda: dict(_MIX), min_length=1)
     batch_size: Count | None = None
     seed: Seed = 0
     device: Device = "auto"
     precision: Precision = "auto"
     processes: int = Field(default=0, ge=0)
+
+    def __post_init__(self) -> None:
+        if set(self.mix) <= set(_MIX):
+            return
+        with contextlib.suppress(ModuleNotFoundError):  # where there is no torch, nothing is trained either
+            from adabert_core.augment import check_mix  # here: others may be a user's own, and torch takes its time
+
+            check_mix(self.mix)
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -109,6 +109,7 @@ def test_unknown_key_of_one_stage_names_the_nearest():
         ({"benchmark": {"batches": [0]}}, "benchmark.batches: ", "got 0."),
         ({"benchmark": {"batches": []}}, "benchmark.batches: ", "got []."),
         ({"benchmark": {"lengths": []}}, "benchmark.lengths: ", "got []."),
+        ({"targets": {"mix": {}}}, "targets.mix: ", "got {}."),
         ({"targets": {"mix": {"replace": 0}}}, "targets.mix: ", "got 0."),
         ({"seed": -1}, "seed: ", "got -1."),
         ({"search": {"seed": 2**63}}, "search.seed: ", f"got {2**63}."),
@@ -170,3 +171,12 @@ def test_preset_is_found_by_name_and_a_file_of_that_name_wins(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path("smoke").write_text("name: mine\n")
     assert load_run_config(Path("smoke")).name == "mine"
+
+
+def test_generators_are_known_before_anything_is_trained(monkeypatch):
+    from adabert_core.augment import GENERATORS
+
+    with pytest.raises(UserError, match="no generator named swap"):
+        parse_run_config({"targets": {"mix": {"replace": 1.0, "swap": 1.0}}})
+    monkeypatch.setitem(GENERATORS, "swap", GENERATORS["drop"])
+    assert parse_section("targets", {"mix": {"drop": 2.0, "swap": 1.0}}).mix == {"drop": 2.0, "swap": 1.0}
