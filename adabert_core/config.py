@@ -35,6 +35,13 @@ def _genotype_words(words: str) -> str:
     return str(Genotype.parse(words)) if words else ""
 
 
+def _model_name(name: str) -> str:
+    if not name.strip() or name in (".", "..") or set(name) & set("/:'\""):
+        raise UserError(f"register.model_name={name!r} is no name for MLflow's registry: write one without / : and quotes.")
+    return name
+
+
+ModelName = typing.Annotated[str, AfterValidator(_model_name)]
 Structure = typing.Annotated[str, AfterValidator(_genotype_words)]
 
 
@@ -219,7 +226,7 @@ class BenchmarkConfig:
 class RegisterConfig:
     """The registered model's name, the gate a student must pass to become champion, and an s3:// place for a copy."""
 
-    model_name: str = "adabert-student"
+    model_name: ModelName = "adabert-student"
     min_retention: float = Field(default=0.95, ge=0)
     max_latency_ms: Positive | None = None
     margin: float = Field(default=0.005, ge=0)

@@ -180,3 +180,10 @@ def test_generators_are_known_before_anything_is_trained(monkeypatch):
         parse_run_config({"targets": {"mix": {"replace": 1.0, "swap": 1.0}}})
     monkeypatch.setitem(GENERATORS, "swap", GENERATORS["drop"])
     assert parse_section("targets", {"mix": {"drop": 2.0, "swap": 1.0}}).mix == {"drop": 2.0, "swap": 1.0}
+
+
+@pytest.mark.parametrize("name", ["team/student", "student:1", "it's", 'the "best"', " ", ".."])
+def test_names_that_mlflow_does_not_take_are_refused(name):
+    with pytest.raises(UserError, match="is no name for MLflow's registry"):
+        parse_run_config({"register": {"model_name": name}})
+    assert parse_section("register", {"model_name": "My student 1.0"}).model_name == "My student 1.0"
