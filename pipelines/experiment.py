@@ -8,10 +8,11 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from adabert_core.artifacts import write_json
+from adabert_core.artifacts import read_json, write_json
 from adabert_core.config_file import SECTIONS
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
@@ -20,6 +21,8 @@ from adabert_core.experiments.side_by_side import Workshop
 from adabert_core.experiments.table import SPREAD, markdown, record_of, spread, write_between_marks
 from pipelines.compiled import accelerator_option, for_cluster, gpus_option, image_option, pipeline_parameters, set_option
 from pipelines.sweep import compile_cases
+
+_TIMED_AGAIN = "Times were taken once more, all models in turns (`--time-again`)."
 
 
 @click.command()
@@ -46,6 +49,9 @@ from pipelines.sweep import compile_cases
 @click.option("--page", type=click.Path(path_type=Path), default=Path("docs/RESULTS.md"), show_default=True)
 @click.option("--note", default="", help="A sentence for the table, e.g. 'Times were taken beside other work.'")
 @click.option("--dry-run", is_flag=True, help="List the runs and stop.")
+@click.option(
+    "--time-again", is_flag=True, help="Train nothing: time all models of the written results here, in turns, and stop."
+)
 @click.option("--compile", "pipeline", type=click.Path(path_type=Path), help="Write the cases as one pipeline and stop.")
 @click.option("--parallelism", default=4, show_default=True, help="Cases at a time on a cluster.")
 @gpus_option
@@ -63,6 +69,7 @@ def experiments(
     page: Path,
     note: str,
     dry_run: bool,
+    time_again: bool,
     pipeline: Path | None,
     parallelism: int,
     gpus: int,
@@ -83,25 +90,48 @@ def experiments(
         compile_cases(cases_of(runs), pipeline, parallelism, image, gpus, accelerator)
         return
     show_log(sys.stderr)
+    if time_again:
+        click.echo(publish_times(experiment, runs, results, page))
+        return
     workshop = Workshop(output, experiment.name, experiment.threads)
     count = workers or max((os.cpu_count() or 1) // experiment.threads, 1)
     failed = workshop.work_off(runs, count, benchmarks)
     done = [run for run in runs if run.key not in failed]
     if done:
-        click.echo(publish(experiment, workshop, done, results, page, _said(file, overrides, tasks, variants, experiment), note))
+        command = _said(file, overrides, tasks, variants, experiment)
+        click.echo(publish(experiment, records_of(experiment, workshop, done), results, page, command, note))
     for key, reason in failed.items():
         click.echo(f"failed: {key}: {reason}", err=True)
     if failed:
         sys.exit(1)
 
 
-def publish(
-    experiment: Experiment, workshop: Workshop, runs: list[Run], results: Path, page: Path, command: str, note: str
-) -> str:
-    """Writes records, picture and table of finished runs, and returns the table."""
+def records_of(experiment: Experiment, workshop: Workshop, runs: list[Run]) -> list[dict[str, Any]]:
+    """The records of finished runs."""
+    return [record_of(run, workshop.run_folder(run), run.command(experiment.threads, workshop.genotype(run))) for run in runs]
+
+
+def publish_times(experiment: Experiment, runs: list[Run], results: Path, page: Path) -> str:
+    """Times the models of the written results here, writes all with the new times, and returns the table.
+
+    Raises:
+        UserError: there are no results yet.
+    """
+    from adabert_core.experiments.timing import time_again
+
+    file = results / f"{experiment.name}.json"
+    if not file.is_file():
+        raise UserError(f"--time-again: {file} does not exist yet; run the experiment first.")
+    known = read_json(file)
+    records = time_again(known["runs"], {run.task: run.config() for run in runs})
+    note = f"{known['note'].replace(_TIMED_AGAIN, '').strip()} {_TIMED_AGAIN}".strip()
+    return publish(experiment, records, results, page, known["command"], note)
+
+
+def publish(experiment: Experiment, records: list[dict[str, Any]], results: Path, page: Path, command: str, note: str) -> str:
+    """Writes records, picture and table, and returns the table."""
     from adabert_core.experiments.plot import draw
 
-    records = [record_of(run, workshop.run_folder(run), run.command(experiment.threads, workshop.genotype(run))) for run in runs]
     table = markdown(records, next(iter(experiment.variants)))
     results.mkdir(parents=True, exist_ok=True)
     write_json(
