@@ -126,6 +126,21 @@ def predict(model: Path, source: Path | None, threads: int, precision: str, text
 
 
 @cli.command()
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.option("--data", "source", required=True, help="Labelled rows: what data.source takes.")
+@click.option("--text", multiple=True, help="Text column, given twice for pairs; default: the run's.")
+@click.option("--label", default="", help="Label column; default: the run's.")
+@click.option("--threads", default=1, show_default=True, help="Threads of the ONNX session; 0: all cores.")
+@_precision
+def evaluate(run_folder: Path, source: str, text: tuple[str, ...], label: str, threads: int, precision: str) -> None:
+    """Score a run's student on labelled rows that the run did not have."""
+    from adabert_core.new_rows import score_rows, summary
+
+    found = score_rows(run_folder, source, text, label, threads, precision)
+    click.echo(f"{summary(found)}\n{json.dumps(found, ensure_ascii=False)}")
+
+
+@cli.command()
 @_model
 @click.option("--seconds", default=4.0, show_default=True, help="Time to spend on measuring.")
 @click.argument("texts", nargs=-1)

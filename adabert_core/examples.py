@@ -23,6 +23,10 @@ EXAMPLES = {
         "adabert predict --model runs/mine/retrain 'a gripping film' 'a dull one'",
         "adabert predict --model runs/mine/retrain --input texts.jsonl --threads 0",
     ),
+    "evaluate": (
+        "adabert evaluate runs/mine --data december.csv",
+        "adabert evaluate runs/mine --data labelled.jsonl --text body --label stars --precision fp32",
+    ),
     "profile": ("adabert profile --model runs/mine/retrain --seconds 10 'a gripping film'",),
     "doctor": ("adabert doctor --s3 s3://bucket/prefix --tracking-uri http://127.0.0.1:5000",),
     "control": ("adabert control runs/mine --cells 5",),

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from adabert_core.data.dataset import read_dataset
+from adabert_core.errors import UserError
+from adabert_core.new_rows import score_rows
+
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "pipelines" / "configs" / "smoke.yaml"
 RESULTS = {  # what must not depend on how or how often a run was started
@@ -270,3 +274,46 @@ def kill_in(process: subprocess.Popen[bytes], output: Path, stage: str) -> None:
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.002)
     raise AssertionError("no checkpoint appeared")
+
+
+def test_evaluate_tells_classes_apart_and_knows_what_was_trained_on(in_process: Path, tmp_path: Path) -> None:
+    train = read_dataset(in_process / "prepare_data").split("train")
+    names = read_dataset(in_process / "prepare_data").labels
+    rows = [(text, names[label]) for text, label in zip(train.text_a[:30], train.labels[:30], strict=True)]
+    (tmp_path / "new.csv").write_text(
+        "\n".join(["body,stars", *(f"{text},{label}" for text, label in rows), "good fresh words,good"])
+    )
+    words = [sys.executable, "-m", "adabert_core.cli", "evaluate", in_process, "--data", tmp_path / "new.csv"]
+    done = subprocess.run([*words, "--text", "body", "--label", "stars"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["rows"], found["seen"]) == (31, {"train": 30, "validation": 0, "test": 0})
+    right = sum(found["confusion"][i][i] for i in range(2))
+    assert found["scores"]["accuracy"] == pytest.approx(right / 31)
+    given = [label for _, label in rows] + ["good"]
+    assert [sum(row) for row in found["confusion"]] == [given.count(name) for name in names]
+    assert "of these texts the run had 30 in train" in done.stdout
+    assert "recall" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "sentence"),
+    [
+        ("body,stars\na,good\n", [], "did you mean --text="),
+        (
+            "text,label\nfine,good\nugly,great\n",
+            [],
+            r"new.csv, line 3: the label 'great' is none that the student knows \(bad, good\)",
+        ),
+        ("text,label\nfine,good\n", ["text", "label"], "^--text: .* was trained on single texts, name one"),
+        ("text,label\n,good\n", [], "line 2: the text in column 'text' is empty"),
+    ],
+)
+def test_rows_that_cannot_be_evaluated_are_one_sentence(
+    content: str, text: list[str], sentence: str, in_process: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "new.csv").write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        score_rows(in_process, str(tmp_path / "new.csv"), text)
+    with pytest.raises(UserError, match="^--data .*: no such file"):
+        score_rows(in_process / "retrain", str(tmp_path / "none.csv"))

@@ -11,6 +11,7 @@ import pytest
 from adabert_core import registry
 from adabert_core.config_file import load_run_config
 from adabert_core.data.dataset import read_dataset
+from adabert_core.new_rows import score_rows, summary
 from adabert_core.report import load_report
 from adabert_core.runner import run_all
 from adabert_core.serving import Predictor
@@ -188,3 +189,23 @@ def test_many_classes_in_other_scripts_with_texts_that_are_cut(many: Path) -> No
     (answer,) = Predictor(many / "retrain", precision="fp32")(["это очень кралл фильм"])
     assert answer["label"] in report["labels"]
     assert len(answer["scores"]) == 110
+
+
+@pytest.mark.parametrize("kind", ["regression", "multilabel", "many"])
+def test_evaluate_gives_the_reports_score_on_the_runs_own_test_rows(kind: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(kind)
+    dataset = read_dataset(run / "prepare_data")
+    texts = set(dataset.split("test").text_a)
+    with (run.parent / "rows.csv").open(newline="") as file:
+        rows = {row["text"]: row["mark"] for row in csv.DictReader(file) if row["text"] in texts}
+    own = run.parent / "own_test.csv"
+    with own.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "mark"), *rows.items()])
+    found = score_rows(run, str(own), precision="fp32")
+    assert found["seen"] == {"train": 0, "validation": 0, "test": len(texts)}
+    assert (found["rows"], found["metric"]) == (len(texts), dataset.metric)
+    assert found["test_score"] == pytest.approx(load_report(run)[0]["student"]["metrics"]["test"]["onnx"]["score"])
+    assert found["score"] == pytest.approx(found["test_score"], abs=1e-4)
+    assert summary(found).startswith(
+        f"{dataset.metric.replace('_', ' ')} {found['score']:.4f} on {len(texts)} texts of {own} (fp32)"
+    )

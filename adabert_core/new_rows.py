@@ -1,0 +1,146 @@
+"""A run's student scored on labelled rows that the run did not have: does it still hold on this week's texts?
+
+Comes in: the folder of a run, rows with the run's columns and labels. Goes out: the run's metrics on them, what the student
+scored on the run's own test split, and how many of the texts the run had seen.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adabert_core.api import load
+from adabert_core.artifacts import read_json
+from adabert_core.data.checks import clean_rows
+from adabert_core.data.dataset import Dataset, read_dataset
+from adabert_core.data.files import Table
+from adabert_core.data.sources import read_unlabeled
+from adabert_core.data.splits import SPLITS, with_keys
+from adabert_core.errors import UserError
+from adabert_core.report import aligned
+from adabert_core.tasks.classification import MATRIX_CLASSES, Classification
+from adabert_core.tasks.regression import Regression
+
+
+def score_rows(
+    run: Path, source: str, text: Sequence[str] = (), label: str = "", threads: int = 1, precision: str = "auto"
+) -> dict[str, Any]:
+    """Returns metric, score, all scores, rows, precision, `seen` by split, confusion, and `test_score`, None without a report.
+
+    Args:
+        run: the folder of a finished run.
+        source: what `data.source` takes; of a folder every file counts.
+        text: the text columns; default: the run's.
+        label: the label column; default: the run's.
+        threads: of the ONNX session, 0 for all cores.
+        precision: as `api.load` has it.
+
+    Raises:
+        UserError: no finished run, or rows that training would refuse or whose labels the student does not know.
+    """
+    if not (run / "prepare_data").is_dir() and (run.parent / "prepare_data").is_dir():
+        run = run.parent  # one of its stages was given
+    dataset, predictor = read_dataset(run / "prepare_data"), load(run, threads, precision)
+    columns = read_json(dataset.path / "dataset.json")
+    text = text or columns["text_columns"]
+    if len(text) != 1 + dataset.pair:
+        raise UserError(
+            f"--text: {run} was trained on {'pairs, name two columns' if dataset.pair else 'single texts, name one'}."
+        )
+    with _options_named():
+        tables = list(read_unlabeled(source).values())
+        parts = [clean_rows(table, text, label or columns["label_column"], dataset.task.name) for table in tables]
+    known = np.concatenate([_numbered(part["label"], table, dataset) for part, table in zip(parts, tables, strict=True)])
+    rows = pd.concat(parts, ignore_index=True)
+    texts = list(zip(rows["text_a"], rows["text_b"], strict=True)) if dataset.pair else rows["text_a"].tolist()
+    answers = predictor(texts)
+    given = {name: [answer[name] for answer in answers] for name in answers[0]}
+    if "labels" in given:
+        given["labels"] = [json.dumps(labels) for labels in given["labels"]]
+    predictions = dataset.task.read(given)
+    if predictions is None:
+        raise UserError(f"{run}: its student answers with other labels than its rows have; run it again.")
+    scores = dataset.task.scores(known, predictions)
+    return {
+        "source": source,
+        "rows": len(rows),
+        "metric": dataset.metric,
+        "score": scores["score"],
+        "scores": scores,
+        "precision": predictor.precision,
+        "test_score": _test_score(run, predictor.precision),
+        "seen": _seen(rows, dataset),
+        "labels": dataset.labels,
+        "confusion": dataset.task.confusion(known, predictions) if isinstance(dataset.task, Classification) else None,
+    }
+
+
+def summary(found: dict[str, Any]) -> str:
+    """What `score_rows` returned as a reader sees it: a sentence, classes with their rows, and a warning for known texts."""
+    before = f"; {found['test_score']:.4f} on the run's own test split" if found["test_score"] is not None else ""
+    lines = [
+        f"{found['metric'].replace('_', ' ')} {found['score']:.4f} on {found['rows']:,} texts of {found['source']} "
+        f"({found['precision']}){before}"
+    ]
+    if found["confusion"] and len(found["labels"]) <= MATRIX_CLASSES:
+        matrix = np.array(found["confusion"])
+        table = [["class", "rows", "answered", "recall", "precision"]]
+        for name, rows, answered, right in zip(found["labels"], matrix.sum(1), matrix.sum(0), matrix.diagonal(), strict=True):
+            shares = [f"{right / count:.3f}" if count else "-" for count in (rows, answered)]
+            table.append([name, f"{rows:,}", f"{answered:,}", *shares])
+        lines.append(aligned(table))
+    known = ", ".join(f"{found['seen'][split]:,} in {split}" for split in ("train", "validation") if found["seen"][split])
+    if known:
+        lines.append(
+            f"warning    of these texts the run had {known}: a student scores better on what it was trained or chosen on"
+        )
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _options_named() -> Iterator[None]:
+    """Names this command's options in the sentences of prepare_data, which speak of its settings."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error).replace("data.unlabeled=", "--data ")
+        raise UserError(said.replace("data.text", "--text").replace("data.label", "--label")) from error
+
+
+def _numbered(labels: pd.Series, table: Table, dataset: Dataset) -> np.ndarray:
+    """Labels as `tasks` has them; a name that the run does not know is named with its row."""
+    if isinstance(dataset.task, Regression):
+        return labels.to_numpy(np.float32)
+    numbers = {name: number for number, name in enumerate(dataset.labels)}
+    found = np.zeros((len(labels), len(numbers)), np.int8)
+    for row, names in enumerate(labels):
+        for name in [names] if isinstance(names, str) else names:
+            if name not in numbers:
+                raise UserError(
+                    f"{table.place(row)}: the label {name!r} is none that the student knows ({', '.join(dataset.labels[:8])}); "
+                    "correct it, or train with rows of it."
+                )
+            found[row, numbers[name]] = 1
+    return found.argmax(1) if isinstance(dataset.task, Classification) else found
+
+
+def _seen(rows: pd.DataFrame, dataset: Dataset) -> dict[str, int]:
+    """How many of the rows have a text that is in a split of the run's, by split."""
+    keys, found = with_keys(rows)["key"], {}
+    for name in SPLITS:
+        split = dataset.split(name)
+        texts = {"text_a": split.text_a} | ({} if split.text_b is None else {"text_b": split.text_b})
+        found[name] = int(keys.isin(with_keys(pd.DataFrame(texts))["key"]).sum())
+    return found
+
+
+def _test_score(run: Path, precision: str) -> float | None:
+    report = run / "benchmark" / "report.json"
+    if not report.is_file():
+        return None
+    test = read_json(report)["student"]["metrics"]["test"]
+    return float(test["int8" if precision == "int8" and "int8" in test else "onnx"]["score"])
