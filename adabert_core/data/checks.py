@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import infer_dtype
 
 from adabert_core.data.files import Table
 from adabert_core.data.labels import MISSING, class_names, in_order, is_measure, label_sets, numbers, structured, task_of
@@ -18,6 +19,7 @@ from adabert_core.errors import UserError
 log = logging.getLogger(__name__)
 MIN_CLASS_ROWS = 10
 MAX_CLASSES = 1000
+_PLAIN = ("string", "integer", "floating", "boolean")  # told without a look at every cell from Python
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -218,6 +220,8 @@ def _labels(table: Table, column: str, task: str) -> pd.Series:
 
 def _refuse_bytes(table: Table, column: str) -> None:
     cells = table.frame[column]
+    if infer_dtype(cells, skipna=True) in _PLAIN:
+        return
     undecoded = np.array(
         [any(isinstance(part, bytes) for part in (cell if isinstance(cell, list) else [cell])) for cell in cells]
     )
