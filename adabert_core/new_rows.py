@@ -6,6 +6,7 @@ scored on the run's own test split, and how many of the texts the run had seen.
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,26 @@ import pandas as pd
 
 from adabert_core.api import load
 from adabert_core.artifacts import read_json
-from adabert_core.data.checks import clean_rows
+from adabert_core.data.checks import check_columns_setting, clean_rows
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.data.files import Table
 from adabert_core.data.sources import read_unlabeled
-from adabert_core.data.splits import SPLITS, with_keys
+from adabert_core.data.splits import SPLITS, UNLABELED, with_keys
 from adabert_core.errors import UserError
 from adabert_core.report import aligned
 from adabert_core.tasks.classification import MATRIX_CLASSES, Classification
 from adabert_core.tasks.regression import Regression
 
+_SETTING = re.compile(r"(?<![\w/.-])data\.(text|label)(?![.\w])")  # no part of a file's name
+
 
 def score_rows(
-    run: Path, source: str, text: Sequence[str] = (), label: str = "", threads: int = 1, precision: str = "auto"
+    given: Path, source: str, text: Sequence[str] = (), label: str = "", threads: int = 1, precision: str = "auto"
 ) -> dict[str, Any]:
     """Returns metric, score, all scores, rows, precision, `seen` by split, confusion, and `test_score`, None without a report.
 
     Args:
-        run: the folder of a finished run.
+        given: the folder of a finished run, or of one of its stages.
         source: what `data.source` takes; of a folder every file counts.
         text: the text columns; default: the run's.
         label: the label column; default: the run's.
@@ -42,26 +45,28 @@ def score_rows(
     Raises:
         UserError: no finished run, or rows that training would refuse or whose labels the student does not know.
     """
-    if not (run / "prepare_data").is_dir() and (run.parent / "prepare_data").is_dir():
-        run = run.parent  # one of its stages was given
+    run = next((place for place in (given, given.resolve().parent) if (place / "prepare_data").is_dir()), None)
+    if run is None:
+        raise UserError(f"{given} holds no prepare_data: give the folder of a run, which says what its rows and labels are.")
     dataset, predictor = read_dataset(run / "prepare_data"), load(run, threads, precision)
     columns = read_json(dataset.path / "dataset.json")
-    text = text or columns["text_columns"]
+    text, label = text or columns["text_columns"], label or columns["label_column"]
     if len(text) != 1 + dataset.pair:
         raise UserError(
             f"--text: {run} was trained on {'pairs, name two columns' if dataset.pair else 'single texts, name one'}."
         )
     with _options_named():
-        tables = list(read_unlabeled(source).values())
-        parts = [clean_rows(table, text, label or columns["label_column"], dataset.task.name) for table in tables]
+        text = check_columns_setting(text, label)
+        tables = list(read_unlabeled(source, label).values())
+        parts = [clean_rows(table, text, label, dataset.task.name) for table in tables]
     known = np.concatenate([_numbered(part["label"], table, dataset) for part, table in zip(parts, tables, strict=True)])
     rows = pd.concat(parts, ignore_index=True)
     texts = list(zip(rows["text_a"], rows["text_b"], strict=True)) if dataset.pair else rows["text_a"].tolist()
     answers = predictor(texts)
-    given = {name: [answer[name] for answer in answers] for name in answers[0]}
-    if "labels" in given:
-        given["labels"] = [json.dumps(labels) for labels in given["labels"]]
-    predictions = dataset.task.read(given)
+    said = {name: [answer[name] for answer in answers] for name in answers[0]}
+    if "labels" in said:
+        said["labels"] = [json.dumps(labels) for labels in said["labels"]]
+    predictions = dataset.task.read(said)
     if predictions is None:
         raise UserError(f"{run}: its student answers with other labels than its rows have; run it again.")
     scores = dataset.task.scores(known, predictions)
@@ -83,7 +88,7 @@ def summary(found: dict[str, Any]) -> str:
     """What `score_rows` returned as a reader sees it: a sentence, classes with their rows, and a warning for known texts."""
     before = f"; {found['test_score']:.4f} on the run's own test split" if found["test_score"] is not None else ""
     lines = [
-        f"{found['metric'].replace('_', ' ')} {found['score']:.4f} on {found['rows']:,} texts of {found['source']} "
+        f"{found['metric'].replace('_', ' ')} {found['score']:.4f} on {_texts(found['rows'])} of {found['source']} "
         f"({found['precision']}){before}"
     ]
     if found["confusion"] and len(found["labels"]) <= MATRIX_CLASSES:
@@ -93,12 +98,17 @@ def summary(found: dict[str, Any]) -> str:
             shares = [f"{right / count:.3f}" if count else "-" for count in (rows, answered)]
             table.append([name, f"{rows:,}", f"{answered:,}", *shares])
         lines.append(aligned(table))
-    known = ", ".join(f"{found['seen'][split]:,} in {split}" for split in ("train", "validation") if found["seen"][split])
+    learned = ("train", "validation", UNLABELED)
+    known = ", ".join(f"{found['seen'][split]:,} in {split}" for split in learned if found["seen"].get(split))
     if known:
         lines.append(
             f"warning    of these texts the run had {known}: a student scores better on what it was trained or chosen on"
         )
     return "\n".join(lines)
+
+
+def _texts(count: int) -> str:
+    return f"{count:,} text{'' if count == 1 else 's'}"
 
 
 @contextlib.contextmanager
@@ -107,8 +117,10 @@ def _options_named() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        said = str(error).replace("data.unlabeled=", "--data ")
-        raise UserError(said.replace("data.text", "--text").replace("data.label", "--label")) from error
+        said = _SETTING.sub(lambda found: f"--{found[1]}", str(error))
+        raise UserError(
+            re.sub(r"(?<![\w/.-])data\.unlabeled(=?)", lambda found: "--data " if found[1] else "--data", said)
+        ) from error
 
 
 def _numbered(labels: pd.Series, table: Table, dataset: Dataset) -> np.ndarray:
@@ -131,8 +143,10 @@ def _numbered(labels: pd.Series, table: Table, dataset: Dataset) -> np.ndarray:
 def _seen(rows: pd.DataFrame, dataset: Dataset) -> dict[str, int]:
     """How many of the rows have a text that is in a split of the run's, by split."""
     keys, found = with_keys(rows)["key"], {}
-    for name in SPLITS:
-        split = dataset.split(name)
+    splits = {name: dataset.split(name) for name in SPLITS} | {UNLABELED: dataset.unlabeled()}
+    for name, split in splits.items():
+        if split is None:
+            continue
         texts = {"text_a": split.text_a} | ({} if split.text_b is None else {"text_b": split.text_b})
         found[name] = int(keys.isin(with_keys(pd.DataFrame(texts))["key"]).sum())
     return found

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from adabert_core.artifacts import read_json, write_json
+from adabert_core.config import RunConfig
 from adabert_core.config_file import SECTIONS
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
@@ -21,8 +22,6 @@ from adabert_core.experiments.side_by_side import Workshop
 from adabert_core.experiments.table import SPREAD, markdown, record_of, spread, write_between_marks
 from pipelines.compiled import accelerator_option, for_cluster, gpus_option, image_option, pipeline_parameters, set_option
 from pipelines.sweep import compile_cases
-
-_TIMED_AGAIN = "Times were taken once more, all models in turns (`--time-again`)."
 
 
 @click.command()
@@ -90,15 +89,15 @@ def experiments(
         compile_cases(cases_of(runs), pipeline, parallelism, image, gpus, accelerator)
         return
     show_log(sys.stderr)
+    command = _said(file, overrides, tasks, variants, experiment)
     if time_again:
-        click.echo(publish_times(experiment, runs, results, page))
+        click.echo(publish_times(experiment, runs, results, page, command, note))
         return
     workshop = Workshop(output, experiment.name, experiment.threads)
     count = workers or max((os.cpu_count() or 1) // experiment.threads, 1)
     failed = workshop.work_off(runs, count, benchmarks)
     done = [run for run in runs if run.key not in failed]
     if done:
-        command = _said(file, overrides, tasks, variants, experiment)
         click.echo(publish(experiment, records_of(experiment, workshop, done), results, page, command, note))
     for key, reason in failed.items():
         click.echo(f"failed: {key}: {reason}", err=True)
@@ -111,35 +110,64 @@ def records_of(experiment: Experiment, workshop: Workshop, runs: list[Run]) -> l
     return [record_of(run, workshop.run_folder(run), run.command(experiment.threads, workshop.genotype(run))) for run in runs]
 
 
-def publish_times(experiment: Experiment, runs: list[Run], results: Path, page: Path) -> str:
-    """Times the models of the written results here, writes all with the new times, and returns the table.
+def publish_times(experiment: Experiment, runs: list[Run], results: Path, page: Path, command: str, note: str) -> str:
+    """Times the models of the runs' written results here, writes all with the new times, and returns the table.
 
     Raises:
-        UserError: there are no results yet.
+        UserError: there are no results of these runs yet, or a task's runs have no one teacher and width.
     """
     from adabert_core.experiments.timing import time_again
 
     file = results / f"{experiment.name}.json"
-    if not file.is_file():
-        raise UserError(f"--time-again: {file} does not exist yet; run the experiment first.")
-    known = read_json(file)
-    records = time_again(known["runs"], {run.task: run.config() for run in runs})
-    note = f"{known['note'].replace(_TIMED_AGAIN, '').strip()} {_TIMED_AGAIN}".strip()
-    return publish(experiment, records, results, page, known["command"], note)
+    known = read_json(file) if file.is_file() else {"runs": []}
+    wanted = {(run.task, run.variant) for run in runs}
+    mine = [i for i, record in enumerate(known["runs"]) if (record["task"], record["variant"]) in wanted]
+    configs = {run.task: run.config() for run in runs if run.task in {known["runs"][i]["task"] for i in mine}}
+    if not configs:
+        tasks = ", ".join(sorted({run.task for run in runs}))
+        raise UserError(f"--time-again: {file} has no results of {tasks} yet; run the experiment first.")
+    for run in runs:
+        if run.task in configs:
+            _check_alike(run, configs[run.task])
+    for i, record in zip(mine, time_again([known["runs"][i] for i in mine], configs), strict=True):
+        known["runs"][i] = record
+    timed = f"Times of {', '.join(configs)} were taken once more, all models in turns: `{command} --time-again`."
+    return publish(experiment, known["runs"], results, page, known["command"], note or known["note"], timed)
 
 
-def publish(experiment: Experiment, records: list[dict[str, Any]], results: Path, page: Path, command: str, note: str) -> str:
-    """Writes records, picture and table, and returns the table."""
+def _check_alike(run: Run, config: RunConfig) -> None:
+    """Checks that a run has the teacher, texts and width of its task's others, which one of them stands for."""
+    own = run.config()
+    pairs = {
+        "teacher.model": (own.teacher.model, config.teacher.model),
+        "teacher.max_length": (own.teacher.max_length, config.teacher.max_length),
+        "search.channels": (own.search.channels, config.search.channels),
+        "data.text": (own.data.text, config.data.text),
+    }
+    for key, (mine, other) in pairs.items():
+        if mine != other:
+            raise UserError(f"--time-again: the variants of {run.task} differ in {key}; time them by themselves with --variant.")
+
+
+def publish(
+    experiment: Experiment,
+    records: list[dict[str, Any]],
+    results: Path,
+    page: Path,
+    command: str,
+    note: str,
+    timed: str = "",
+) -> str:
+    """Writes records, picture and table, and returns the table; `timed` says of times that are not the runs' whose they are."""
     from adabert_core.experiments.plot import draw
 
     table = markdown(records, next(iter(experiment.variants)))
     results.mkdir(parents=True, exist_ok=True)
-    write_json(
-        results / f"{experiment.name}.json", {"experiment": experiment.name, "command": command, "note": note, "runs": records}
-    )
+    content = {"experiment": experiment.name, "command": command, "note": note, "timed": timed, "runs": records}
+    write_json(results / f"{experiment.name}.json", content)
     draw(spread(records), results / f"{experiment.name}.svg")
     picture = os.path.relpath(results / f"{experiment.name}.svg", page.parent)
-    about = " ".join(part for part in (experiment.about.strip(), SPREAD, note) if part)
+    about = " ".join(part for part in (experiment.about.strip(), SPREAD, note, timed) if part)
     data = os.path.relpath(results / f"{experiment.name}.json", page.parent)
     parts = [f"## Experiment: {experiment.name}", about, f"`{command}`; every run's own command is in [{data}]({data})."]
     parts += [table, f"![test score against latency]({picture})"]

@@ -54,6 +54,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> It
     shutil.copytree(bert_folder, place / "teacher")
     with (place / "reviews.csv").open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([("body", "stars"), *sentences(300, seed=0)])
+    with (place / "december.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([("body", "stars"), *sentences(20, seed=1)])
     (place / "texts.jsonl").write_text('a superb film\n{"text": "dull and awful"}\n')
     configs = place / "pipelines" / "configs"
     configs.mkdir(parents=True)

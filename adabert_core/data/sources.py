@@ -47,8 +47,10 @@ def read_source(source: str, label: str) -> dict[str, Table]:
     return _read_place(source, lambda folder: _validation_as_test(_read_folder(folder)))
 
 
-def read_unlabeled(source: str) -> dict[str, Table]:
+def read_unlabeled(source: str, label: str = "") -> dict[str, Table]:
     """Returns the tables of a source by the name of the split or the file in a folder, whatever that is; labels are not needed.
+
+    Where `label` names a column, a hub's labels are their names, and its splits that hide them are left out.
 
     Raises:
         UserError: the source does not exist, cannot be reached or read, or is a folder without a readable file.
@@ -57,7 +59,8 @@ def read_unlabeled(source: str) -> dict[str, Table]:
         if source.startswith("builtin:"):
             return {"train": _read_builtin(source)}
         if source.startswith("hf:"):
-            return {split: Table(f"{source} {split}", _frame_of(rows)) for split, rows in _load_hub(source).items()}
+            published = {split: rows for split, rows in _load_hub(source).items() if not _hides_labels(rows, label)}
+            return {split: _hub_table(f"{source} {split}", rows, label) for split, rows in published.items()}
         return _read_place(source, _read_all)
     except UserError as error:
         raise UserError(str(error).replace("data.source", "data.unlabeled")) from error

@@ -7,7 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from adabert_core.config_file import load_run_config
+from adabert_core.experiments import timing
 from adabert_core.experiments.timing import time_again
+from adabert_core.student_training import new_student
 from pipelines.run import cli
 from tests.experiments.test_table import record
 
@@ -24,7 +26,20 @@ def settings(bert_folder):
     return [f"teacher.model={bert_folder}", "data.source=rows.csv", "benchmark.seconds=0.05", "benchmark.lengths=[16]"]
 
 
-def test_times_are_of_each_records_own_structure(settings):
+@pytest.fixture
+def built(monkeypatch):
+    """Architecture, depth and kind of text of every student that is built."""
+    seen = []
+
+    def watched(genotype, teacher, labels, channels, dropout, architecture):
+        seen.append((architecture, genotype.depth, teacher.pair))
+        return new_student(genotype, teacher, labels, channels, dropout, architecture)
+
+    monkeypatch.setattr(timing, "new_student", watched)
+    return seen
+
+
+def test_times_are_of_each_records_own_structure(settings, built):
     before = [
         trained("searched", 0, CELLS),
         trained("twin", 1, CELLS),
@@ -42,46 +57,60 @@ def test_times_are_of_each_records_own_structure(settings):
         }
         assert {row["model"] for row in new["latency"]} == {"student", "teacher", "bert-base"}
         assert {(row["length"], row["threads"], row["runtime"]) for row in new["latency"]} == {(16, 1, "onnx"), (64, 1, "onnx")}
-    assert peer["ms"] != small["ms"]
+    assert built == [("adabert", 1, False), ("adabert", 4, False), ("textcnn", 0, False)]
+    assert peer["ms"] < 99.0
 
 
-def test_pairs_are_timed_as_pairs(settings):
+def test_pairs_are_timed_as_pairs(settings, built):
     config = load_run_config(Path("smoke"), [*settings, "data.text=[a, b]", "benchmark.bert_base=false"])
     (found,) = time_again([trained("searched", 0, CELLS)], {"words": config})
+    assert built == [("adabert", 1, True)]
     assert found["ms"] < 99.0
 
 
-def test_written_results_are_timed_again_and_nothing_is_trained(settings, tmp_path):
-    file, results, page = tmp_path / "e.yaml", tmp_path / "results", tmp_path / "PAGE.md"
-    given = dict(word.split("=") for word in settings)
-    given |= {"benchmark.seconds": 0.05, "benchmark.lengths": [16], "benchmark.bert_base": False}
-    file.write_text(
-        json.dumps({"name": "e", "preset": "smoke.yaml", "tasks": {"words": {"set": given}}, "variants": {"searched": {}}})
-    )
+@pytest.fixture
+def file(settings, tmp_path):
     (tmp_path / "smoke.yaml").write_text("name: smoke\n")
     (tmp_path / "rows.csv").write_text("text,label\na,b\n")
-    file.write_text(file.read_text().replace("rows.csv", str(tmp_path / "rows.csv")))
-    words = [
-        "experiments",
-        str(file),
-        "--time-again",
-        "--results",
-        str(results),
-        "--page",
-        str(page),
-        "--output",
-        str(tmp_path / "runs"),
-    ]
-    refused = CliRunner().invoke(cli, words)
-    assert "run the experiment first" in str(refused.exception)
-    results.mkdir()
-    written = {"experiment": "e", "command": "the command", "note": "On a GPU.", "runs": [trained("searched", 0, CELLS)]}
-    (results / "e.json").write_text(json.dumps(written))
+    given = {"data.source": str(tmp_path / "rows.csv"), "teacher.model": settings[0].partition("=")[2]}
+    timing = {"benchmark.seconds": 0.05, "benchmark.lengths": [16], "benchmark.bert_base": False}
+    content = {"name": "e", "preset": "smoke.yaml", "tasks": {"words": {"set": given | timing}, "other": {"set": given}}}
+    wide = {"set": {"search.channels": 32}}
+    (tmp_path / "e.yaml").write_text(json.dumps(content | {"variants": {"searched": {}, "wide": wide}}))
+    return tmp_path / "e.yaml"
+
+
+def again(file, *more):
+    folder = file.parent
+    places = ["--results", folder / "results", "--page", folder / "PAGE.md", "--output", folder / "runs"]
+    words = ["experiments", file, "--time-again", *places, *more]
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+def write(file, *runs):
+    (file.parent / "results").mkdir()
+    written = {"experiment": "e", "command": "the command", "note": "On a GPU.", "runs": list(runs)}
+    (file.parent / "results" / "e.json").write_text(json.dumps(written))
+
+
+def test_written_results_are_timed_again_and_nothing_is_trained(file):
+    write(file, trained("searched", 0, CELLS), trained("wide", 0, CELLS))
     for _ in range(2):
-        done = CliRunner().invoke(cli, words, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-    known = json.loads((results / "e.json").read_text())
-    assert (known["command"], known["runs"][0]["score"]) == ("the command", 0.8)
-    assert known["runs"][0]["ms"] < 99.0
-    assert page.read_text().count("once more") == 1
-    assert not (tmp_path / "runs").exists()
+        done = again(file, "--variant", "searched")
+        assert done.exit_code == 0, done.exception
+    known = json.loads((file.parent / "results" / "e.json").read_text())
+    searched, wide = known["runs"]
+    assert (known["command"], known["note"], searched["score"]) == ("the command", "On a GPU.", 0.8)
+    assert searched["ms"] < 99.0 == wide["ms"]
+    page = (file.parent / "PAGE.md").read_text()
+    assert page.count("once more") == 1
+    assert "--variant searched --time-again" in page
+    assert "Times of words were" in page
+    assert not (file.parent / "runs").exists()
+
+
+def test_what_cannot_be_timed_again_is_a_sentence(file):
+    assert "has no results of other, words yet; run the experiment first" in str(again(file).exception)
+    write(file, trained("searched", 0, CELLS))
+    assert "has no results of other yet" in str(again(file, "--task", "other").exception)
+    assert "the variants of words differ in search.channels; time them by themselves" in str(again(file).exception)
