@@ -58,6 +58,8 @@ def score_rows(
     with _options_named():
         text = check_columns_setting(text, label)
         tables = list(read_unlabeled(source, label).values())
+        if not tables:
+            raise UserError(f"--data {source}: every split hides its labels; give rows with labels.")
         parts = [clean_rows(table, text, label, dataset.task.name) for table in tables]
     known = np.concatenate([_numbered(part["label"], table, dataset) for part, table in zip(parts, tables, strict=True)])
     rows = pd.concat(parts, ignore_index=True)

@@ -62,6 +62,9 @@ def test_hub_labels_are_their_names_and_hidden_ones_are_left_out(run: Path, tmp_
     datasets.DatasetDict(published).save_to_disk(str(tmp_path / "hub"))
     found = score_rows(run, f"hf:{tmp_path / 'hub'}")
     assert (found["rows"], found["score"]) == (2, 1.0)  # the hub's numbers are not the run's
+    datasets.DatasetDict({"hidden": published["hidden"]}).save_to_disk(str(tmp_path / "none"))
+    with pytest.raises(UserError, match="every split hides its labels"):
+        score_rows(run, f"hf:{tmp_path / 'none'}")
 
 
 @pytest.mark.parametrize("run", ["pair"], indirect=True)
