@@ -18,12 +18,12 @@ def scores(labels: np.ndarray, predictions: np.ndarray, metric: str) -> dict[str
     """Returns every metric of predicted classes and, under `score`, the one that the run selects by.
 
     accuracy, macro_f1 and matthews always; f1 (of class 1) where labels and predictions are of the first two classes. All in
-    [0, 1] but matthews in [-1, 1].
+    [0, 1] but matthews in [-1, 1], 0 where all are of one class.
     """
     found = {
         "accuracy": float(accuracy_score(labels, predictions)),
         "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
-        "matthews": float(matthews_corrcoef(labels, predictions)),
+        "matthews": float(matthews_corrcoef(labels, predictions)) if len(np.union1d(labels, predictions)) > 1 else 0.0,
     }
     if max(labels.max(initial=0), predictions.max(initial=0)) <= 1:
         found["f1"] = float(f1_score(labels, predictions, zero_division=0))
