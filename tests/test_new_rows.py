@@ -43,7 +43,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 def test_all_files_of_a_folder_count_and_numbers_of_rows_add_up(run: Path, tmp_path: Path) -> None:
     (tmp_path / "months").mkdir()
     (tmp_path / "months" / "may.csv").write_text("a,b,mark\nx,this is good,good\ny,that is bad,bad\nz,fine is bad,good\n")
-    (tmp_path / "months" / "june.jsonl").write_text('{"a": "seen without label", "b": "it is good", "mark": "good"}\n')
+    (tmp_path / "months" / "june.jsonl").write_text('{"a": "Seen, without label", "b": "It is... good", "mark": "good"}\n')
     found = score_rows(run, str(tmp_path / "months"))
     assert (found["rows"], found["scores"]["accuracy"], found["confusion"]) == (4, 0.75, [[1, 0], [1, 2]])
     assert found["test_score"] is None
