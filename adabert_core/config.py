@@ -90,7 +90,7 @@ class TargetsConfig:
     pooling: Literal["auto", "cls", "mean"] = "auto"
     probe_epochs: Count = 20
     probe_rows: Count = 100_000
-    unlabeled_rows: Count | None = None
+    unlabeled_rows: int | None = Field(default=None, ge=0)
     augmented_rows: int = Field(default=60_000, ge=0)
     max_copies: int = Field(default=20, ge=0)
     augmented_tokens: Count | None = None

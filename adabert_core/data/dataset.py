@@ -62,7 +62,7 @@ class Dataset:
 
     def unlabeled(self, limit: int | None = None) -> Split | None:
         """Returns the rows without a label (-1), at most `limit`, those of the smallest ids; None where there are none."""
-        if not (self.path / f"{UNLABELED}.parquet").is_file():
+        if limit == 0 or not (self.path / f"{UNLABELED}.parquet").is_file():
             return None
         rows = self._rows(UNLABELED, limit)
         return rows if len(rows) else None
