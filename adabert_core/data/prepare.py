@@ -72,7 +72,8 @@ def _read(config: DataConfig) -> tuple[str, list[str], dict[str, pd.DataFrame], 
     parts, removed = _split(rows, names, config, task)
     if config.unlabeled is not None:
         known = {split: splits.with_keys(part) for split, part in parts.items()}
-        found = [checks.clean_rows(table, text_columns, None) for table in read_unlabeled(config.unlabeled).values()]
+        tables = read_unlabeled(config.unlabeled, text_columns)
+        found = [checks.clean_rows(table, text_columns, None) for table in tables.values()]
         unlabeled, reasons = splits.unlabeled_rows(splits.with_keys(pd.concat(found, ignore_index=True)), known)
         parts, removed = parts | {splits.UNLABELED: _with_ids(unlabeled, names)}, removed | reasons
     return task, text_columns, parts, names, removed

@@ -9,13 +9,13 @@ import importlib
 import logging
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from adabert_core.data.builtin import movie_reviews
+from adabert_core.data.builtin import ROWS, imdb_sentences, movie_reviews
 from adabert_core.data.files import Table, file_format, formats, plain_cells, read_file
 from adabert_core.errors import UserError
 
@@ -41,23 +41,24 @@ def read_source(source: str, label: str) -> dict[str, Table]:
         UserError: the source does not exist, cannot be reached or read, or has no train split.
     """
     if source.startswith("builtin:"):
-        return {"train": _read_builtin(source)}
+        return {"train": _read_reviews(source)}
     if source.startswith("hf:"):
         return _validation_as_test(_read_hub(source, label))
     return _read_place(source, lambda folder: _validation_as_test(_read_folder(folder)))
 
 
-def read_unlabeled(source: str, label: str = "") -> dict[str, Table]:
+def read_unlabeled(source: str, text: Sequence[str], label: str = "") -> dict[str, Table]:
     """Returns the tables of a source by the name of the split or the file in a folder, whatever that is; labels are not needed.
 
-    Where `label` names a column, a hub's labels are their names, and its splits that hide them are left out.
+    Where `label` names a column, a hub's labels are their names, and its splits that hide them are left out. `text` are the
+    columns to be read: what is builtin has one, of any name that is wanted.
 
     Raises:
         UserError: the source does not exist, cannot be reached or read, or is a folder without a readable file.
     """
     try:
         if source.startswith("builtin:"):
-            return {"train": _read_builtin(source)}
+            return {"train": _read_builtin(source, text[0])}
         if source.startswith("hf:"):
             published = {split: rows for split, rows in _load_hub(source).items() if not _hides_labels(rows, label)}
             return {split: _hub_table(f"{source} {split}", rows, label) for split, rows in published.items()}
@@ -96,10 +97,21 @@ def _read_s3(source: str, read_folder: Callable[[Path], dict[str, Table]]) -> di
         return {split: dataclasses.replace(table, name=table.name.replace(scratch, there)) for split, table in tables.items()}
 
 
-def _read_builtin(source: str) -> Table:
+def _read_builtin(source: str, text: str) -> Table:
+    """Returns builtin rows, with labels or without, their text in a column of that name."""
+    if source != "builtin:imdb-sentences":
+        rows = _read_reviews(source)
+        return dataclasses.replace(rows, frame=rows.frame.rename(columns={"text": text}))
+    lines = imdb_sentences().read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return Table(source, pd.DataFrame({text: lines}))
+
+
+def _read_reviews(source: str) -> Table:
     """Returns the movie reviews with text and label, the sign of the mean rating; near-neutral ones are left out."""
+    if source == "builtin:imdb-sentences":
+        raise UserError(f"data.source={source} has no labels; it is for data.unlabeled.")
     if source != "builtin:movie-reviews":
-        raise UserError(f"data.source={source} is not known; the builtin source is builtin:movie-reviews.")
+        raise UserError(f"data.source={source} is not known; what is builtin are {' and '.join(ROWS)}.")
     lines = movie_reviews().read_bytes().decode("utf-8").removesuffix("\r\n").split("\r\n")
     frame = pd.DataFrame([line.split("\t", 2) for line in lines], columns=["id", "rating", "text"])
     rating = frame.pop("rating").astype(float)

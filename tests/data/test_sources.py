@@ -42,7 +42,8 @@ def test_folder_with_two_files_for_one_split_is_refused(write, tmp_path):
     [
         ("s3://b/rows.csv", "is not of the form s3://bucket/prefix"),
         ("https://host/rows.csv", "only paths, s3://, builtin: and hf: sources are read"),
-        ("builtin:films", "the builtin source is builtin:movie-reviews"),
+        ("builtin:films", "what is builtin are builtin:movie-reviews and builtin:imdb-sentences"),
+        ("builtin:imdb-sentences", "has no labels; it is for data.unlabeled"),
         ("nowhere/rows.csv", "data.source=nowhere/rows.csv: no such file or folder"),
     ],
 )
@@ -59,16 +60,16 @@ def test_every_readable_file_of_a_folder_is_unlabeled_text(write, tmp_path):
         "deep/b.csv": "text\nx\n",
     }.items():
         write(f"data/{name}", content)
-    tables = read_unlabeled(str(tmp_path / "data"))
+    tables = read_unlabeled(str(tmp_path / "data"), ["text"])
     assert {name: list(table.frame["text"]) for name, table in tables.items()} == {"a.csv": ["one"], "test.jsonl": ["two"]}
     with pytest.raises(UserError, match=r"data/deep/c has no file that can be read \(\.csv"):
         (tmp_path / "data" / "deep" / "c").mkdir()
-        read_unlabeled(str(tmp_path / "data" / "deep" / "c"))
+        read_unlabeled(str(tmp_path / "data" / "deep" / "c"), ["text"])
 
 
 def test_unlabeled_source_that_cannot_be_read_names_its_setting():
     with pytest.raises(UserError, match=r"^data\.unlabeled=https://host/rows\.csv: only paths"):
-        read_unlabeled("https://host/rows.csv")
+        read_unlabeled("https://host/rows.csv", ["text"])
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_hub_test_split_with_hidden_labels_is_left_out(tmp_path, hub_cache):
 
 
 def test_every_split_of_a_hub_dataset_is_unlabeled_text(tmp_path, hub_cache):
-    tables = read_unlabeled(saved_dataset(tmp_path / "saved", [-1, -1]))
+    tables = read_unlabeled(saved_dataset(tmp_path / "saved", [-1, -1]), ["text"])
     assert {split: len(table.frame) for split, table in tables.items()} == {
         "train": 3,
         "validation": 2,

@@ -152,7 +152,7 @@ def test_rows_are_read_from_an_object_and_from_a_prefix(uri: str, tmp_path: Path
     assert {name: len(table.frame) for name, table in read_source(uri, "label").items()} == {"train": 40, "test": 40}
     table = read_source(f"{uri}/test.jsonl", "label")["train"]
     assert table.place(2) == f"{uri}/test.jsonl, line 3"
-    assert [table.name for table in read_unlabeled(uri).values()] == [f"{uri}/test.jsonl", f"{uri}/train.jsonl"]
+    assert [table.name for table in read_unlabeled(uri, ["text"]).values()] == [f"{uri}/test.jsonl", f"{uri}/train.jsonl"]
     with pytest.raises(UserError, match=f"^{uri}/none.csv: there is no object of that name"):
         read_source(f"{uri}/none.csv", "label")
 
