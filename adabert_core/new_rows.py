@@ -20,7 +20,7 @@ from adabert_core.data.checks import check_columns_setting, clean_rows
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.data.files import Table
 from adabert_core.data.sources import read_unlabeled
-from adabert_core.data.splits import SPLITS, UNLABELED
+from adabert_core.data.splits import SPLITS, UNLABELED, letters
 from adabert_core.errors import UserError
 from adabert_core.report import aligned
 from adabert_core.tasks.classification import MATRIX_CLASSES, Classification
@@ -145,19 +145,12 @@ def _numbered(labels: pd.Series, table: Table, dataset: Dataset) -> np.ndarray:
 def _seen(rows: pd.DataFrame, dataset: Dataset) -> dict[str, int]:
     """How many of the rows have a text that is in a split of the run's, by split."""
     splits = {name: dataset.split(name) for name in SPLITS} | {UNLABELED: dataset.unlabeled()}
-    keys, found = _keys(rows), {}
+    keys, found = letters(rows), {}
     for name, split in splits.items():
         if split is not None:
             texts = {"text_a": split.text_a} | ({} if split.text_b is None else {"text_b": split.text_b})
-            found[name] = int(keys.isin(_keys(pd.DataFrame(texts))).sum())
+            found[name] = int(keys.isin(letters(pd.DataFrame(texts))).sum())
     return found
-
-
-def _keys(rows: pd.DataFrame) -> pd.Series:
-    """The texts' letters and digits: sources write the same text with other spaces, marks and capitals. Texts of neither stay."""
-    texts = rows["text_a"] + "\x1f" + rows["text_b"] if "text_b" in rows else rows["text_a"]
-    bare = texts.str.casefold().str.replace(r"[^\w\x1f]|_", "", regex=True)
-    return bare.where(bare.str.strip("\x1f") != "", texts)
 
 
 def _test_score(run: Path, precision: str) -> float | None:

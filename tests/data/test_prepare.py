@@ -146,6 +146,19 @@ def test_unlabeled_text_is_kept_beside_the_splits_and_without_what_they_hold(wri
     assert plain.data_version == "fbe02dda2ed91072"  # what it was before there was unlabeled text
 
 
+@pytest.mark.parametrize("columns", [["text"], ["text", "more"]])
+def test_unlabeled_text_is_none_of_validation_or_test_however_it_is_written(write, prepare, columns):
+    rows = [(*(f"It's {name}, number {i}!" for name in columns), i % 2) for i in range(200)]
+    source = write("rows.csv", [(*columns, "label"), *rows])
+    again = [tuple(f"it 's  {name} , NUMBER {i} !" for name in columns) for i in range(200)]
+    new = [tuple(f"it 's {name} , number {i} !" for name in columns) for i in range(200, 220)]
+    dataset = prepare(source, unlabeled=str(write("more.csv", [columns, *again, *new])), text=columns)
+    counts, removed = about(dataset)["counts"], about(dataset)["removed"]
+    assert counts["unlabeled"] == counts["train"] + 20
+    for split in ("validation", "test"):
+        assert removed[f"unlabeled_rows_in_{split}"] == counts[split] > 5
+
+
 @pytest.mark.parametrize("kind", ["classes", "numbers", "sets", "pairs"])
 def test_rows_read_in_pieces_are_those_of_the_file(kind, write, prepare, monkeypatch):
     label = {"classes": lambda i: "ab"[i % 2], "numbers": lambda i: i / 7, "sets": lambda i: ["x", "y,x", "z"][i % 3]}
