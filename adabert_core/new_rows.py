@@ -144,7 +144,9 @@ def _numbered(labels: pd.Series, table: Table, dataset: Dataset) -> np.ndarray:
 
 def _seen(rows: pd.DataFrame, dataset: Dataset) -> dict[str, int]:
     """How many of the rows have a text that is in a split of the run's, by split."""
-    splits = {name: dataset.split(name) for name in SPLITS} | {UNLABELED: dataset.unlabeled()}
+    targets = dataset.path.parent / "distill_targets" / "targets.json"
+    used = read_json(targets).get("unlabeled_rows", 0) if targets.is_file() else None
+    splits = {name: dataset.split(name) for name in SPLITS} | {UNLABELED: dataset.unlabeled(used)}
     keys, found = letters(rows), {}
     for name, split in splits.items():
         if split is not None:

@@ -38,7 +38,7 @@ _FIXED = {"finetune_teacher": 4.0, "distill_targets": 12.0, "search": 4.0, "retr
 _SLOW = {
     "prepare_data": "data.max_train_rows",
     "finetune_teacher": "teacher.max_steps, teacher.max_length or a smaller teacher.model",
-    "distill_targets": "targets.augmented_tokens",
+    "distill_targets": "targets.augmented_tokens and targets.unlabeled_rows",
     "search": "search.max_steps, search.trial_steps and search.trial_cells",
     "retrain": "retrain.max_steps",
     "benchmark": "benchmark.seconds, or set benchmark.bert_base=false",
@@ -154,7 +154,8 @@ def _advice(config: RunConfig, rows: Rows, stage: str, idle: float, available: f
         if part.bytes + idle <= available:
             ((name, value),) = change.items()
             return f"set {section}.{name}={json.dumps(value)}"
-    return "take a smaller teacher.model, a lower teacher.max_length or fewer rows (data.max_train_rows), or a larger machine"
+    fewer = "fewer rows (data.max_train_rows, targets.unlabeled_rows)"
+    return f"take a smaller teacher.model, a lower teacher.max_length or {fewer}, or a larger machine"
 
 
 def table_text(plan: Plan) -> str:

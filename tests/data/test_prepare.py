@@ -2,9 +2,11 @@ import json
 import random
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from adabert_core.data import splits
 from adabert_core.errors import UserError
 
 HEADER = ("text", "label")
@@ -157,6 +159,19 @@ def test_unlabeled_text_is_none_of_validation_or_test_however_it_is_written(writ
     assert counts["unlabeled"] == counts["train"] + 20
     for split in ("validation", "test"):
         assert removed[f"unlabeled_rows_in_{split}"] == counts[split] > 5
+
+
+@pytest.mark.parametrize(
+    ("held", "same"),
+    [("cliché", "cliche\u0301"), ("!!! ???", "!!!  ???"), ("a b", "a\x1fb"), ("It's THE end…", "it 's the end ...")],
+)
+def test_letters_are_the_same_in_every_writing(held, same):
+    rows = [splits.letters(pd.DataFrame({"text_a": [text]}))[0] for text in (held, same)]
+    assert rows[0] == rows[1] != ""
+
+
+def test_letters_of_other_scripts_stay_apart():
+    assert splits.letters(pd.DataFrame({"text_a": ["का", "कि", "к", "猫", "犬"]})).nunique() == 5
 
 
 @pytest.mark.parametrize("kind", ["classes", "numbers", "sets", "pairs"])

