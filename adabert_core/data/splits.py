@@ -22,9 +22,8 @@ from adabert_core.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 UNLABELED = "unlabeled"
-_MARKS = re.compile(
-    r"[\s!-/:-@\[-`{-~\u00a1-\u00bf\u2000-\u206f\u3001-\u303f]+"
-)  # those of ASCII, Latin 1, general and CJK punctuation
+# Spaces and the marks of ASCII, Latin 1, general and CJK punctuation.
+_MARKS = re.compile(r"[\s!-/:-@\[-`{-~\u00a1-\u00bf\u2000-\u206f\u3001-\u303f]+")
 _ROWS_AT_ONCE = 100_000
 
 
