@@ -129,7 +129,8 @@ class SearchConfig:
     """The supernet, its losses and the two optimisers (names as in ALGORITHM: gamma, beta, tau, K).
 
     `proxy_channels` is the width of what is trained while searching, the supernet and the trials, where it is not the student's.
-    With a `genotype` nothing is searched: that structure is retrained.
+    With a `genotype` nothing is searched: that structure is retrained. Without `train_words` word vectors stay as the teacher
+    gave them: of a few thousand rows a student learns more words by heart than it learns of the task.
     """
 
     k_max: int = Field(default=8, ge=1, le=8)
@@ -158,6 +159,7 @@ class SearchConfig:
     tau_end: Positive = 0.2
     dropout: Fraction = 0.1
     real_share: Fraction = 0.3
+    train_words: bool = True
     trial_steps: int = Field(default=0, ge=0)
     trial_cells: Count = 8
     trial_explored: int = Field(default=4, ge=0)
@@ -198,6 +200,7 @@ class RetrainConfig:
     ema_decay: Fraction = 0.999
     dropout: Fraction = 0.1
     real_share: Fraction = 0.3
+    train_words: bool = True
     evaluations: Count = 6
     int8_tolerance: float = Field(default=0.003, ge=0)
     seed: Seed = 0

@@ -71,9 +71,14 @@ def separator_of(teacher: Teacher) -> int | None:
 
 
 @torch.no_grad()
-def start_from_teacher(network: Network, vectors: Mapping[str, Tensor]) -> None:
-    """Initialises word, position and segment vectors with the first C components of the teacher's (see `vectors`)."""
+def start_from_teacher(network: Network, vectors: Mapping[str, Tensor], train_words: bool) -> None:
+    """Initialises word, position and segment vectors with the first C components of the teacher's (see `vectors`).
+
+    Without `train_words` the words keep theirs.
+    """
     for name, table in network.tables().items():
         if name in vectors:
             known = vectors[name][: table.shape[0], : table.shape[1]]
             table[: known.shape[0], : known.shape[1]] = known
+    if not train_words:
+        network.tables()["word"].requires_grad_(False)

@@ -66,7 +66,7 @@ def run(
         accelerator = make_accelerator(config.device, config.precision)
         generator = seed_everything(config.seed)
         supernet = fresh_supernet(config, teacher, targets, generator)
-        start_from_teacher(supernet.distilled.network, targets.vectors)
+        start_from_teacher(supernet.distilled.network, targets.vectors, config.train_words)
         supernet.to(accelerator.device).train()
         rows = Collator(targets.train.rows, teacher.template)
         order = targets.train.with_real_share(config.real_share)
@@ -166,7 +166,7 @@ def write_structure(frame: StageFrame, genotype: Genotype, kind: str, costs: lis
 
 def trial_settings(config: SearchConfig) -> RetrainConfig:
     """A short retraining with the search's own batches, losses, seed and device."""
-    names = ("batch_size", "gamma", "final_weight", "temperature", "real_share", "seed", "device", "precision")
+    names = ("batch_size", "gamma", "final_weight", "temperature", "real_share", "train_words", "seed", "device", "precision")
     shared = {name: getattr(config, name) for name in names}
     return RetrainConfig(epochs=config.epochs, max_steps=config.trial_steps, **shared)
 

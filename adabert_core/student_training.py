@@ -60,7 +60,7 @@ def train_student(
     student = new_student(
         genotype, teacher, labels, channels, config.dropout, config.architecture, problem_type=task.problem_type
     )
-    start_from_teacher(student.network, targets.vectors)
+    start_from_teacher(student.network, targets.vectors, config.train_words)
     distilled = DistilledNetwork(student.network, student.depth, len(labels), task)
     if supernet is not None:
         inherit(distilled, supernet)

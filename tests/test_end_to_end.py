@@ -8,14 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
+from adabert_core.config_file import load_run_config
 from adabert_core.data.dataset import read_dataset
 from adabert_core.errors import UserError
 from adabert_core.new_rows import score_rows
+from adabert_core.search import trial_settings
+from adabert_core.stages import STAGES, run_stage
+from adabert_core.storage import Checkpoints
+from adabert_core.tracking import Tracker
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "pipelines" / "configs" / "smoke.yaml"
@@ -190,6 +198,26 @@ def test_search_is_narrower_than_its_student(in_process: Path) -> None:
         with safe_open(in_process / stage / f"{file}.safetensors", "np") as tensors:
             widths[stage] = tensors.get_slice(name).get_shape()[1]
     assert widths == {"search": 16, "retrain": 32}  # search.proxy_channels and search.channels of the smoke preset
+
+
+def test_words_that_are_not_trained_stay_as_the_teacher_gave_them(
+    in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path
+) -> None:
+    untrained = ["search.train_words=false", "search.trial_steps=0", "retrain.train_words=false"]
+    config = load_run_config(SMOKE, [*settings(learnable_csv, bert_folder)[1::2], *untrained])
+    assert not trial_settings(replace(config.search, trial_steps=5)).train_words
+    folders = {"teacher": in_process / "finetune_teacher", "targets": in_process / "distill_targets", "search": tmp_path / "search"}
+    given = load_file(folders["targets"] / "vectors.safetensors")["word"]
+    for stage, file, name in (
+        ("search", "supernet", "distilled.network.embedding.word.weight"),
+        ("retrain", "model", "network.embedding.word.weight"),
+    ):
+        inputs = {key: folders[key] for key in STAGES[stage].inputs}
+        run_stage(stage, getattr(config, stage), inputs, tmp_path / stage, tracker=Tracker(""), checkpoints=Checkpoints(None))
+        table = load_file(tmp_path / stage / f"{file}.safetensors")[name]
+        torch.testing.assert_close(table[:, : given.shape[1]], given[:, : table.shape[1]], rtol=0, atol=0)
+        trained = load_file(in_process / stage / f"{file}.safetensors")[name]
+        assert (trained - table).abs().max() > 1e-3
 
 
 def test_local_dag_gives_the_same_genotype_weights_and_metrics(
