@@ -206,7 +206,8 @@ def test_words_that_are_not_trained_stay_as_the_teacher_gave_them(
     untrained = ["search.train_words=false", "search.trial_steps=0", "retrain.train_words=false"]
     config = load_run_config(SMOKE, [*settings(learnable_csv, bert_folder)[1::2], *untrained])
     assert not trial_settings(replace(config.search, trial_steps=5)).train_words
-    folders = {"teacher": in_process / "finetune_teacher", "targets": in_process / "distill_targets", "search": tmp_path / "search"}
+    folders = {"teacher": in_process / "finetune_teacher", "targets": in_process / "distill_targets"}
+    folders["search"] = tmp_path / "search"
     given = load_file(folders["targets"] / "vectors.safetensors")["word"]
     for stage, file, name in (
         ("search", "supernet", "distilled.network.embedding.word.weight"),
