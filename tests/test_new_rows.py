@@ -1,5 +1,6 @@
 """Labelled rows of later: which are read, with what labels, what the run had of them. Whole runs: test_end_to_end and others."""
 
+import json
 from pathlib import Path
 
 import datasets
@@ -38,6 +39,14 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     prepare.run(config, {}, tmp_path / "run" / "prepare_data", tracker=Tracker(""), checkpoints=Checkpoints(None))
     monkeypatch.setattr(new_rows, "load", lambda *_: Reader())
     return tmp_path / "run"
+
+
+def test_unlabeled_text_that_the_targets_left_out_was_not_seen(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "june.jsonl").write_text('{"a": "Seen, without label", "b": "It is... good", "mark": "good"}\n')
+    (run / "distill_targets").mkdir()
+    for said, seen in (({"unlabeled_rows": 1}, {"unlabeled": 1}), ({"augmented_rows": 9}, {})):
+        (run / "distill_targets" / "targets.json").write_text(json.dumps(said))
+        assert score_rows(run, str(tmp_path / "june.jsonl"))["seen"] == {"train": 0, "validation": 0, "test": 0, **seen}
 
 
 def test_all_files_of_a_folder_count_and_numbers_of_rows_add_up(run: Path, tmp_path: Path) -> None:

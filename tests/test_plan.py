@@ -65,6 +65,13 @@ def test_plan_measures_every_stage_and_fits_this_machine(plan: Plan) -> None:
     assert re.search(r"about \d+\.\d minutes \(prepare_data .*benchmark \d", str(plan))
 
 
+def test_plan_counts_the_unlabeled_text_that_is_used(learnable_csv: Path, bert_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "more.csv").write_text("\n".join(["text", *(f"word{i} of a film" for i in range(30))]))
+    values = [value for value in settings(learnable_csv, bert_folder) if value != "--set"]
+    values += [f"data.unlabeled={tmp_path}/more.csv", "targets.unlabeled_rows=12"]
+    assert make_plan(load_run_config(SMOKE, values), seconds=0.2).splits["unlabeled"][0] == 12
+
+
 def test_table_has_rows_stages_and_a_sum() -> None:
     lines = [Line("search", 600, 2.5e6, 90.0, 1.5e9), Line("benchmark", 0, 0.0, 30.0, 3.5e9)]
     text = table_text(Plan({"train": (8063, 200_000)}, lines, 16e9)).split("\n")
