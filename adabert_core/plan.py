@@ -110,7 +110,7 @@ def make_plan(config: RunConfig, seconds: float | None = None, dataset: Path | N
             seconds = min(20.0, sum(part.steps for part in work) / _STEPS_A_SECOND)
         speeds = measure(config, scratch / "sample", teacher, scratch, seconds)
     lines = [reading, *(_line(part, speeds, idle) for part in work)]
-    used = rows.lengths | {UNLABELED: rows.lengths[UNLABELED][: config.targets.unlabeled_rows]}
+    used = {**rows.lengths, UNLABELED: rows.lengths[UNLABELED][: config.targets.unlabeled_rows]}
     splits = {name: (len(lengths), int(lengths.sum())) for name, lengths in used.items() if len(lengths)}
     return Plan(splits, lines, available)
 
