@@ -182,8 +182,8 @@ def doctor(tracking_uri: str, checkpoint_uri: str, s3_uri: str) -> None:
 @cli.command()
 @click.argument("run_folder", type=click.Path(path_type=Path))
 @click.option("--cells", type=click.IntRange(min=1), default=3, show_default=True, help="How many random cells to retrain.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
-def control(run_folder: Path, cells: int, seed: int) -> None:
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the draws; default: the run's.")
+def control(run_folder: Path, cells: int, seed: int | None) -> None:
     """Retrain random cells of equal or greater cost with the searched cell's budget, and print the comparison."""
     from adabert_core.control import compare_with_random
 

@@ -27,9 +27,10 @@ from adabert_core.tracking import Tracker
 log = logging.getLogger(__name__)
 
 
-def compare_with_random(run: Path, cells: int, seed: int) -> dict[str, Any]:
+def compare_with_random(run: Path, cells: int, seed: int | None = None) -> dict[str, Any]:
     """Returns rows and a sentence; every net is trained from fresh weights with the run's own settings and seed.
 
+    Cells are drawn by `seed`, by default the run's: runs of several seeds would be compared with the same few cells otherwise.
     The run's student stands for the searched cell, unless it inherited weights: then that cell is trained afresh, too.
     """
     dataset, targets = read_dataset(run / "prepare_data"), read_targets(run / "distill_targets")
@@ -37,6 +38,7 @@ def compare_with_random(run: Path, cells: int, seed: int) -> dict[str, Any]:
     channels = read_manifest(run / "search", "search").config["channels"]
     retrained = read_manifest(run / "retrain", "retrain")
     config = dataclasses.replace(RetrainConfig(**retrained.config), inherit=False)
+    seed = config.seed if seed is None else seed
     table = read_json(run / "search" / "costs.json")["costs"]
     costs = [table[name] for name in PRIMITIVES]
     rows, right = teacher.collator(dataset.split("test")), dataset.split("test").labels

@@ -13,14 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from adabert_core.cli import cli
 from adabert_core.config_file import load_run_config
 from adabert_core.data.dataset import read_dataset
 from adabert_core.errors import UserError
 from adabert_core.new_rows import score_rows
 from adabert_core.search import trial_settings
+from adabert_core.search_space import PRIMITIVES, Genotype, random_cells
 from adabert_core.stages import STAGES, run_stage
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
@@ -219,6 +222,28 @@ def test_words_that_are_not_trained_stay_as_the_teacher_gave_them(
         torch.testing.assert_close(table[:, : given.shape[1]], given[:, : table.shape[1]], rtol=0, atol=0)
         trained = load_file(in_process / stage / f"{file}.safetensors")[name]
         assert (trained - table).abs().max() > 1e-3
+
+
+def test_control_draws_cells_by_the_seed_of_the_run(
+    in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for stage in ("prepare_data", "finetune_teacher", "distill_targets", "search"):
+        (run / stage).symlink_to(in_process / stage)
+    config = load_run_config(SMOKE, [*settings(learnable_csv, bert_folder)[1::2], "seed=5"])
+    inputs = {key: run / folder for key, folder in STAGES["retrain"].inputs.items()}
+    run_stage("retrain", config.retrain, inputs, run / "retrain", tracker=Tracker(""), checkpoints=Checkpoints(None))
+    done = CliRunner().invoke(cli, ["control", str(run), "--cells", "1"])
+    assert done.exit_code == 0, done.output
+    assert "of 1 random cells on the test split" in done.output
+    (file,) = (run / "control").iterdir()
+    searched, drawn = json.loads(file.read_text())["rows"]
+    table = json.loads((run / "search" / "costs.json").read_text())["costs"]
+    expected = random_cells(Genotype.load(run / "search" / "genotype.json"), [table[name] for name in PRIMITIVES], 1, seed=5)
+    assert (file.name, drawn["cell"]) == ("control-5.json", str(expected[0]))
+    assert searched["validation"] == json.loads((run / "retrain" / "manifest.json").read_text())["metrics"]["validation_score"]
+    assert drawn["cost"] >= searched["cost"]
 
 
 def test_local_dag_gives_the_same_genotype_weights_and_metrics(
