@@ -18,12 +18,13 @@ from adabert_core.config import RunConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.probes import fit_probes
 from adabert_core.runtime import make_accelerator
+from adabert_core.scoring import Scorer, scored_at_once
 from adabert_core.search import Trace, fresh_supernet, search_structure
 from adabert_core.search_space import size_flops_costs
 from adabert_core.storage import Checkpoints
 from adabert_core.student_training import train_student
 from adabert_core.target_rows import TargetRows, Targets
-from adabert_core.targets import Scorer, choose_pooling, scored_at_once
+from adabert_core.targets import choose_pooling
 from adabert_core.teacher import Teacher
 from adabert_core.tokens import Collator, length_sorted
 from adabert_core.tracking import Tracker

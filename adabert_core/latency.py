@@ -54,6 +54,14 @@ def time_in_turns(models: Mapping[Timed, Callable[[], Any]], seconds: float) -> 
     return times
 
 
+def rows_in_turns(
+    calls: dict[Timed, Callable[[], None]], seconds: float, threads: int, batch: int, length: int
+) -> list[dict[str, Any]]:
+    """Latency rows of models that take turns over one setting."""
+    timed = time_in_turns(calls, seconds)
+    return [latency_row(*key, threads, batch, length, times) for key, times in timed.items()]
+
+
 def latency_row(model: str, runtime: str, threads: int, batch: int, length: int, times_ms: list[float]) -> dict[str, Any]:
     """One row of the report: median and 90th percentile in ms, texts a second at the median."""
     p50 = statistics.median(times_ms)

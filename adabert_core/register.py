@@ -128,14 +128,16 @@ def decide(report: dict[str, Any], config: RegisterConfig, held: float | None, o
     margin. `held` is the champion's score there, None where there is none or where `obstacle` says why it has none.
     """
     student = report["student"]
-    score = student["metrics"]["test"]["int8" if (student["int8"] or {}).get("passed") else "onnx"]["score"]  # of what is served
-    row = headline_latency(report)
+    int8 = (student["int8"] or {}).get("passed", False)  # score and latency are of what is served
+    score = student["metrics"]["test"]["int8" if int8 else "onnx"]["score"]
+    row = headline_latency(report, "onnx-int8" if int8 else "onnx")
     against: list[str] = []
     reasons: list[str] = []
     said = f"retention {report['retention']:.3f}, needed {config.min_retention:.3f}"
     (reasons if report["retention"] >= config.min_retention else against).append(said)
     if config.max_latency_ms is not None:
-        said = f"{row['p50_ms']:.2f} ms at length {row['length']}, allowed {config.max_latency_ms:.2f} ms"
+        taken = f"{row['p50_ms']:.2f} ms {'in int8 ' if int8 else ''}at length {row['length']}"
+        said = f"{taken}, allowed {config.max_latency_ms:.2f} ms"
         (reasons if row["p50_ms"] <= config.max_latency_ms else against).append(said)
     if held is not None:
         said = f"{report['metric']} {score:.4f}, champion {held:.4f} on the same rows, margin {config.margin:.4f}"

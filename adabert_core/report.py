@@ -26,9 +26,9 @@ def load_report(run: Path) -> tuple[dict[str, Any], Path]:
     raise UserError(f"{run} holds no report: give the --output folder of a finished `adabert run`.")
 
 
-def headline_latency(report: dict[str, Any]) -> dict[str, Any]:
+def headline_latency(report: dict[str, Any], runtime: str = "onnx") -> dict[str, Any]:
     """The student's ONNX row of one text of LENGTH tokens, or of the greatest length, on one thread: the verdict speaks of it."""
-    rows = [row for row in report["latency"] if row["model"] == "student" and row["runtime"] == "onnx"]
+    rows = [row for row in report["latency"] if row["model"] == "student" and row["runtime"] == runtime]
     return min(rows, key=lambda row: (row["threads"], row["batch"], row["length"] != LENGTH, -row["length"]))
 
 
@@ -108,6 +108,28 @@ def comparable(report: dict[str, Any]) -> dict[str, float]:
     }
     speedups = {"speedup": "speedup_vs_bert_base", "speedup_vs_teacher": "speedup_vs_teacher"}
     return found | {name: row[key] for name, key in speedups.items() if key in row}
+
+
+def headline(report: dict[str, Any]) -> dict[str, float]:
+    """The figures by which runs are compared."""
+    found = {
+        "teacher_test_score": report["teacher"]["metrics"]["test"]["score"],
+        "student_test_score": report["student"]["metrics"]["test"]["onnx"]["score"],
+        "retention": report["retention"],
+        "student_parameters": report["student"]["parameters"],
+    }
+    if report["student"]["int8"]:
+        found["student_int8_test_score"] = report["student"]["metrics"]["test"]["int8"]["score"]
+    threads = headline_latency(report)["threads"]
+    for row in report["latency"]:
+        alone = (row["batch"], row["threads"]) == (1, threads)
+        if row["model"] == "student" and row["runtime"].startswith("onnx") and alone:
+            found[f"student_{row['runtime'].replace('-', '_')}_b1_l{row['length']}_ms"] = row["p50_ms"]
+            if "speedup_vs_bert_base" in row:
+                found[f"speedup_vs_bert_base_l{row['length']}"] = row["speedup_vs_bert_base"]
+            if "speedup_vs_bert_base_fp32" in row:
+                found[f"int8_speedup_vs_bert_base_fp32_l{row['length']}"] = row["speedup_vs_bert_base_fp32"]
+    return found
 
 
 def findable(report: dict[str, Any]) -> dict[str, str]:

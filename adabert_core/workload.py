@@ -13,9 +13,10 @@ import torch
 
 from adabert_core.config import BenchmarkConfig, RunConfig, SearchConfig
 from adabert_core.latency import settings_to_time
+from adabert_core.scoring import scored_at_once
 from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, operation_size
 from adabert_core.target_rows import TargetRows
-from adabert_core.targets import augmented_bound, scored_at_once
+from adabert_core.targets import augmented_bound
 from adabert_core.training import LengthBuckets, total_steps
 
 TYPICAL = "0>2 conv_5, 1>2 conv_3, 0>3 dil_conv_5, 2>3 identity, 1>4 conv_7, 3>4 max_pool_3"  # the mean cost of a random cell

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BertCon
 from adabert_core import attention
 from adabert_core.attention import replace_attention
 from adabert_core.runtime import make_accelerator
-from adabert_core.targets import scoring_model
+from adabert_core.scoring import scoring_model
 
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 

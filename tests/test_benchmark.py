@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from adabert_core.benchmark import time_all
 from adabert_core.config import BenchmarkConfig
 from adabert_core.early_warnings import untimed_teacher
 from adabert_core.export import FP32, export_student
@@ -16,6 +15,7 @@ from adabert_core.report import headline_latency
 from adabert_core.search_space import Genotype
 from adabert_core.student_training import new_student
 from adabert_core.teacher import new_teacher
+from adabert_core.timing import time_all
 
 LABELS = ["bad", "good"]
 

@@ -21,6 +21,7 @@ def report(score=0.90, retention=0.97, p50=2.0, int8=False):
         "latency": [
             row("student", "onnx", 1, 32, 0.5),
             row("student", "onnx", 1, 128, p50),
+            row("student", "onnx-int8", 1, 128, p50 / 4),
             row("student", "onnx", 32, 128, 50.0),
             row("student", "torch", 1, 128, 90.0),
             row("teacher", "onnx", 1, 128, 90.0),
@@ -55,6 +56,12 @@ def test_latency_of_one_long_text_is_what_counts(p50, alias):
     decision = decide(report(p50=p50), gate(max_latency_ms=3.0), None)
     assert decision["alias"] == alias
     assert f"{p50:.2f} ms at length 128, allowed 3.00 ms" in decision["reasons"]
+
+
+def test_latency_is_that_of_the_network_that_will_be_served():
+    decision = decide(report(p50=4.0, int8=True), gate(max_latency_ms=3.0), None)
+    assert decision["alias"] == "champion"
+    assert "1.00 ms in int8 at length 128, allowed 3.00 ms" in decision["reasons"]
 
 
 def test_latency_is_not_asked_for_unless_set():

@@ -5,9 +5,18 @@ from typing import Any
 import pytest
 
 from adabert_core.artifacts import write_json
-from adabert_core.benchmark import headline
 from adabert_core.errors import UserError
-from adabert_core.report import comparable, headline_latency, load_report, matching, table, table_markdown, table_text, verdict
+from adabert_core.report import (
+    comparable,
+    headline,
+    headline_latency,
+    load_report,
+    matching,
+    table,
+    table_markdown,
+    table_text,
+    verdict,
+)
 
 
 def row(model: str, length: int, ms: float, **speedups: float) -> dict[str, Any]:

@@ -13,11 +13,10 @@ from typing import Any
 from onnxruntime import InferenceSession
 from transformers import BertConfig, BertForSequenceClassification
 
-from adabert_core.benchmark import rows_in_turns
 from adabert_core.config import RunConfig
 from adabert_core.distillation import separator_of
 from adabert_core.export import INPUTS, export_student, open_session, session_to_time
-from adabert_core.latency import Timed, onnx_call, random_batch, settings_to_time
+from adabert_core.latency import Timed, onnx_call, random_batch, rows_in_turns, settings_to_time
 from adabert_core.report import headline_latency
 from adabert_core.search_space import Genotype
 from adabert_core.student_training import new_student
