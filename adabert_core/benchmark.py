@@ -14,8 +14,17 @@ from adabert_core.config import BenchmarkConfig
 from adabert_core.data.dataset import read_dataset
 from adabert_core.early_warnings import unmet_target, untimed_teacher
 from adabert_core.export import FP32, INT8
-from adabert_core.quality import retention, test_quality
-from adabert_core.report import SCHEMA_VERSION, comparable, findable, headline, headline_latency, table_markdown, verdict
+from adabert_core.quality import test_quality
+from adabert_core.report import (
+    SCHEMA_VERSION,
+    comparable,
+    findable,
+    headline,
+    headline_latency,
+    retention,
+    table_markdown,
+    verdict,
+)
 from adabert_core.report_html import write_html, write_pictures
 from adabert_core.reproduce import reproduction
 from adabert_core.runtime import make_accelerator, seed_everything
@@ -69,7 +78,7 @@ def run(
                 "metrics": quality["student"],
             },
             "bert_base": {"parameters": bert_parameters, "weights": "random: an architecture's time does not depend on them"},
-            "retention": retention(quality),
+            "retention": retention(quality["student"]["test"]["onnx"]["score"], quality["teacher"]["test"]["score"]),
             "latency": rows,
             "cost": stage_costs(frame.parents),
             "reproduction": reproduction(frame.parents.values(), config),

@@ -16,6 +16,7 @@ from adabert_core.config import TargetConfig
 from adabert_core.distillation import separator_of
 from adabert_core.export import INPUTS, export_student, open_session, session_to_time
 from adabert_core.latency import onnx_call, random_batch, time_in_turns
+from adabert_core.parallel import measured_once
 from adabert_core.report import LENGTH
 from adabert_core.search_space import Genotype
 from adabert_core.storage import Checkpoints
@@ -46,6 +47,10 @@ class Budget:
         return self._known(str(genotype), lambda: self._student(genotype))
 
     def _known(self, name: str, opened: Callable[[], tuple[InferenceSession, int, int | None]]) -> float:
+        self.measured[name] = measured_once(lambda: self._measured(name, opened))
+        return self.measured[name]
+
+    def _measured(self, name: str, opened: Callable[[], tuple[InferenceSession, int, int | None]]) -> float:
         if name not in self.measured:
             session, vocabulary, separator = opened()
             call = onnx_call(session, random_batch(vocabulary, 1, self.length, separator))

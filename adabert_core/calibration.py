@@ -24,8 +24,7 @@ from adabert_core.search_space import size_flops_costs
 from adabert_core.storage import Checkpoints
 from adabert_core.student_training import train_student
 from adabert_core.target_rows import TargetRows, Targets
-from adabert_core.targets import choose_pooling
-from adabert_core.teacher import Teacher
+from adabert_core.teacher import Teacher, choose_pooling
 from adabert_core.tokens import Collator, length_sorted
 from adabert_core.tracking import Tracker
 from adabert_core.training import LengthBuckets
@@ -120,7 +119,7 @@ def scoring(config: RunConfig, data: Dataset, teacher: Teacher, rows: Collator, 
     """Seconds per token of the frozen teacher, and per row and epoch of fitting probes on what it said."""
     accelerator = make_accelerator(config.targets.device, config.targets.precision)
     teacher.model.to(accelerator.device).eval()
-    pooling = choose_pooling(config.targets.pooling, teacher)
+    pooling = choose_pooling(config.targets.pooling, teacher.template)
     batch_size = scored_at_once(config.targets, accelerator.device.type)
     batches = length_sorted(rows.lengths, batch_size)
     order = np.random.default_rng(0).permutation(len(batches))

@@ -12,17 +12,19 @@ from adabert_core.artifacts import MANIFEST, Manifest, read_json, read_manifest,
 from adabert_core.errors import UserError
 from adabert_core.report import load_report, table
 from adabert_core.search_space import Genotype
+from adabert_core.stages import check_one_run
 
 
 def export_run(run: Path, target: Path) -> None:
     """Writes the student of a run with its card into `target`, which must not be there yet.
 
     Raises:
-        UserError: the run has no report or no student, or there is something at `target`.
+        UserError: the run has no report, no student or those of two runs, or there is something at `target`.
     """
     report, _ = load_report(run)
     student = run / "retrain"
     made = read_manifest(student, "retrain")
+    check_one_run({"student": made, "benchmark": read_manifest(run / "benchmark", "benchmark")})
     if target.exists():
         raise UserError(f"--to {target} is there already: name a folder that is not.")
     aligned = bool(read_json(student / "config.json").get("alignment"))

@@ -15,8 +15,10 @@ import numpy as np
 from adabert_core.artifacts import digest_of, read_json, read_manifest, write_json
 from adabert_core.config import RetrainConfig
 from adabert_core.data.dataset import read_dataset
+from adabert_core.errors import UserError
 from adabert_core.runtime import make_accelerator
 from adabert_core.search_space import PRIMITIVES, Genotype, cell_cost, deployed_products, random_cells
+from adabert_core.stages import STAGES, check_one_run
 from adabert_core.storage import Checkpoints, FolderStore
 from adabert_core.student import AdaBertForSequenceClassification
 from adabert_core.student_training import network_logits, student_thresholds, train_student
@@ -32,11 +34,18 @@ def compare_with_random(run: Path, cells: int, seed: int | None = None) -> dict[
 
     Cells are drawn by `seed`, by default the run's: runs of several seeds would be compared with the same few cells otherwise.
     The run's student stands for the searched cell, unless it inherited weights: then that cell is trained afresh, too.
+
+    Raises:
+        UserError: the folder has no whole run, or the run's student is a peer, without cells.
     """
+    made = {name: read_manifest(run / stage, stage) for name, stage in STAGES["benchmark"].inputs.items()}
+    check_one_run(made)
+    retrained = made["student"]
+    if retrained.config["architecture"] != "adabert":
+        raise UserError(f"{run}: its student is a {retrained.config['architecture']}, which has no cell to compare.")
     dataset, targets = read_dataset(run / "prepare_data"), read_targets(run / "distill_targets")
     teacher, searched = load_teacher(run / "finetune_teacher"), Genotype.load(run / "search" / "genotype.json")
-    channels = read_manifest(run / "search", "search").config["channels"]
-    retrained = read_manifest(run / "retrain", "retrain")
+    channels = made["search"].config["channels"]
     config = dataclasses.replace(RetrainConfig(**retrained.config), inherit=False)
     seed = config.seed if seed is None else seed
     table = read_json(run / "search" / "costs.json")["costs"]

@@ -6,6 +6,7 @@ import time
 import torch
 
 from adabert_core.operations import Positions, make_operation
+from adabert_core.parallel import measured_once
 from adabert_core.report import aligned
 from adabert_core.search_space import (
     EDGES,
@@ -28,11 +29,16 @@ def operation_costs(kind: str, channels: int, checkpoints: Checkpoints, key: str
     """
     if kind == "size_flops":
         return size_flops_costs(channels)
-    saved = checkpoints.load(key)
-    if saved is None:
-        saved = {"costs": measure_latencies(channels)}
-        checkpoints.save(key, saved)
-    return [seconds / max(saved["costs"]) for seconds in saved["costs"]]
+
+    def kept() -> list[float]:
+        saved = checkpoints.load(key)
+        if saved is None:
+            saved = {"costs": measure_latencies(channels)}
+            checkpoints.save(key, saved)
+        return saved["costs"]
+
+    seconds = measured_once(kept)
+    return [each / max(seconds) for each in seconds]
 
 
 def search_space_text(channels: int, k_max: int, length: int = 128, rounds: int = 30) -> str:

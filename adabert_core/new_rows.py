@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from adabert_core.api import load
-from adabert_core.artifacts import read_json
+from adabert_core.artifacts import read_json, read_manifest
 from adabert_core.data.checks import check_columns_setting, clean_rows
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.data.files import Table
@@ -49,6 +49,9 @@ def score_rows(
     if run is None:
         raise UserError(f"{given} holds no prepare_data: give the folder of a run, which says what its rows and labels are.")
     dataset, predictor = read_dataset(run / "prepare_data"), load(run, threads, precision)
+    made = read_manifest(run / "retrain", "retrain")
+    if made.data_version != dataset.data_version:
+        raise UserError(f"{run}: its rows are not those its student was trained on: finish the run by its own command.")
     columns = read_json(dataset.path / "dataset.json")
     text, label = text or columns["text_columns"], label or columns["label_column"]
     if len(text) != 1 + dataset.pair:
@@ -79,7 +82,7 @@ def score_rows(
         "score": scores["score"],
         "scores": scores,
         "precision": predictor.precision,
-        "test_score": _test_score(run, predictor.precision),
+        "test_score": _test_score(run, made.digest, predictor.precision),
         "seen": _seen(rows, dataset),
         "labels": dataset.labels,
         "confusion": dataset.task.confusion(known, predictions) if isinstance(dataset.task, Classification) else None,
@@ -155,9 +158,10 @@ def _seen(rows: pd.DataFrame, dataset: Dataset) -> dict[str, int]:
     return found
 
 
-def _test_score(run: Path, precision: str) -> float | None:
-    report = run / "benchmark" / "report.json"
-    if not report.is_file():
+def _test_score(run: Path, student: str, precision: str) -> float | None:
+    """What the benchmark of this very student (its digest) found, None without one."""
+    benchmark = run / "benchmark"
+    if not benchmark.is_dir() or read_manifest(benchmark, "benchmark").parents["student"] != student:
         return None
-    test = read_json(report)["student"]["metrics"]["test"]
+    test = read_json(benchmark / "report.json")["student"]["metrics"]["test"]
     return float(test["int8" if precision == "int8" and "int8" in test else "onnx"]["score"])

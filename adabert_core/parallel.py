@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from adabert_core.tracking import Tracker
 
 log = logging.getLogger(__name__)
 Items = TypeVar("Items", np.ndarray, list[Any])
+Found = TypeVar("Found")
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -82,6 +83,16 @@ def agreed(number: int, device: torch.device) -> bool:
     bounds = torch.tensor([number, -number], device=device)
     dist.all_reduce(bounds, dist.ReduceOp.MAX)
     return bool(bounds[0] == -bounds[1])
+
+
+def measured_once(measure: Callable[[], Found]) -> Found:
+    """What the first process measures, for all of them: times differ, and what is decided by them must not."""
+    rank, size = rank_and_size()
+    if size == 1:
+        return measure()
+    found = [measure() if rank == 0 else None]
+    dist.broadcast_object_list(found, src=0, device=torch.device("cpu"))
+    return found[0]  # type: ignore[return-value]
 
 
 def synchronise(optimizers: Iterable[torch.optim.Optimizer], modules: Iterable[nn.Module]) -> None:
@@ -174,6 +185,11 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
 
 
+def backends(on_gpu: bool) -> str:
+    """What carries messages: NCCL takes tensors on a GPU only, and an exported student, say, answers on the CPU."""
+    return "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+
+
 def _work(job: Job) -> None:
     """One process of a parallel stage; all but the first write into a folder that goes away."""
     rank, here = int(os.environ["RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
@@ -182,7 +198,7 @@ def _work(job: Job) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         torch.set_num_threads(max(usable_cores() // here, 1))
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    dist.init_process_group(backends(on_gpu))
     if rank:
         logging.disable(logging.INFO)
         os.environ["TQDM_DISABLE"] = "1"

@@ -82,9 +82,3 @@ def student_errors(dataset: Dataset, teacher: np.ndarray, student: np.ndarray, l
         }
         for i in order
     ]
-
-
-def retention(quality: dict[str, Any]) -> float:
-    """Student over teacher on the test split, by the selected metric; 0 where the teacher scores nothing."""
-    teacher = quality["teacher"]["test"]["score"]
-    return quality["student"]["test"]["onnx"]["score"] / teacher if teacher > 0 else 0.0

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from adabert_core import __version__, registry
-from adabert_core.artifacts import write_json
+from adabert_core.artifacts import read_json, write_json
 from adabert_core.config import RegisterConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.export import FP32, INT8
-from adabert_core.report import findable, headline_latency, load_report, table_markdown
+from adabert_core.report import findable, headline_latency, load_report, retention, table_markdown
 from adabert_core.report_html import write_html
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
@@ -70,7 +70,7 @@ def settled(
     while True:
         held = tracker.ask(lambda client, _: registry.champion(client, config.model_name)) if version else None
         score, obstacle = champion_score(tracker, held, dataset) if held is not None else (None, "")
-        decision = decide(report, config, score, obstacle)
+        decision = decide(report, config, score, obstacle, held.tags.get("task", "") if held is not None else "")
         decision["champion_before"] = {"version": held.version, "score": score} if held is not None else None
         decision["version"] = version if tracker.uri else ""
         if not decision["version"]:
@@ -121,20 +121,24 @@ def champion_score(tracker: Tracker, held: registry.ModelVersion, dataset: Datas
     return dataset.task.scores(test.labels, predictions)["score"], ""
 
 
-def decide(report: dict[str, Any], config: RegisterConfig, held: float | None, obstacle: str = "") -> dict[str, Any]:
+def decide(
+    report: dict[str, Any], config: RegisterConfig, held: float | None, obstacle: str = "", task: str = ""
+) -> dict[str, Any]:
     """Returns alias, score and reasons.
 
     Champion if the student passes the gate and is not worse than the champion on the same test split by more than the
-    margin. `held` is the champion's score there, None where there is none or where `obstacle` says why it has none.
+    margin. `held` is the champion's score there, None where there is none or where `obstacle` says why it has none. `task` is
+    the champion's, which one label that looks like a number of another kind would change: that takes no alias away.
     """
     student = report["student"]
-    int8 = (student["int8"] or {}).get("passed", False)  # score and latency are of what is served
+    int8 = (student["int8"] or {}).get("passed", False)  # score, retention and latency are of what is served
     score = student["metrics"]["test"]["int8" if int8 else "onnx"]["score"]
     row = headline_latency(report, "onnx-int8" if int8 else "onnx")
     against: list[str] = []
     reasons: list[str] = []
-    said = f"retention {report['retention']:.3f}, needed {config.min_retention:.3f}"
-    (reasons if report["retention"] >= config.min_retention else against).append(said)
+    kept = retention(score, report["teacher"]["metrics"]["test"]["score"])
+    said = f"retention {kept:.3f}, needed {config.min_retention:.3f}"
+    (reasons if kept >= config.min_retention else against).append(said)
     if config.max_latency_ms is not None:
         taken = f"{row['p50_ms']:.2f} ms {'in int8 ' if int8 else ''}at length {row['length']}"
         said = f"{taken}, allowed {config.max_latency_ms:.2f} ms"
@@ -142,6 +146,8 @@ def decide(report: dict[str, Any], config: RegisterConfig, held: float | None, o
     if held is not None:
         said = f"{report['metric']} {score:.4f}, champion {held:.4f} on the same rows, margin {config.margin:.4f}"
         (reasons if score >= held - config.margin else against).append(said)
+    if task and task != report["task"]:
+        against.append(f"the champion's task is {task}, this student's {report['task']}: set data.task, or another model_name")
     if obstacle:
         reasons.append(obstacle)
     return {"alias": "challenger" if against else "champion", "score": score, "reasons": against or reasons}
@@ -171,11 +177,11 @@ def pack_model(student: Path, target: Path) -> None:
         shutil.copy(student / model, target / model.name)
     for name in _SERVED:
         shutil.copy(student / name, target / name)
-    settings = json.loads((student / "config.json").read_text())
-    limit = json.loads((student / "tokenizer_config.json").read_text())["model_max_length"]
+    settings = read_json(student / "config.json")
+    limit = read_json(student / "tokenizer_config.json")["model_max_length"]
     pair = settings.get("separator_id") is not None
     labels = [settings["id2label"][str(i)] for i in range(len(settings["id2label"]))]
-    int8 = json.loads((student / "parity.json").read_text()).get("int8", {}).get("passed", False)
+    int8 = read_json(student / "parity.json").get("int8", {}).get("passed", False)
     serving = {"labels": labels, "pair": pair, "max_length": limit, "int8": int8, "package_version": __version__}
     serving |= {name: settings[name] for name in ("problem_type", "thresholds") if settings.get(name)}
     write_json(target / "serving.json", serving)

@@ -38,6 +38,11 @@ def matching(report: dict[str, Any], model: str, row: dict[str, Any]) -> dict[st
     return next((r for r in report["latency"] if r["model"] == model and all(r[k] == row[k] for k in keys)), None)
 
 
+def retention(student: float, teacher: float) -> float:
+    """A student's share of its teacher's score; 0 where the teacher scores nothing."""
+    return student / teacher if teacher > 0 else 0.0
+
+
 def verdict(report: dict[str, Any]) -> str:
     """One sentence: what was kept, how much smaller, how much faster."""
     metric = report["metric"].replace("_", " ")

@@ -20,7 +20,7 @@ from adabert_core.search_space import matched_layer
 from adabert_core.stages import STAGES
 from adabert_core.tasks.classification import MATRIX_CLASSES
 
-_MATRIX_CLASSES = 20
+_CLASSES_SHOWN = 20
 _CONFUSIONS = 10
 _TEXT_SHOWN = 400
 
@@ -143,7 +143,7 @@ def confusions(labels: list[str], matrices: dict[str, list[list[int]]]) -> dict[
     """
     if not any(matrices.values()):
         return {}
-    if len(labels) <= _MATRIX_CLASSES:
+    if len(labels) <= _CLASSES_SHOWN:
         shown = [
             {"model": model, "rows": [[(count, count / max(sum(row), 1)) for count in row] for row in matrices[model]]}
             for model in ("teacher", "student")

@@ -168,7 +168,7 @@ def trial_settings(config: SearchConfig) -> RetrainConfig:
     """A short retraining with the search's own batches, losses, seed and device."""
     names = ("batch_size", "gamma", "final_weight", "temperature", "real_share", "train_words", "seed", "device", "precision")
     shared = {name: getattr(config, name) for name in names}
-    return RetrainConfig(epochs=config.epochs, max_steps=config.trial_steps, **shared)
+    return RetrainConfig(min_steps=config.trial_steps, max_steps=config.trial_steps, **shared)
 
 
 def search_structure(

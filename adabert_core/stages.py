@@ -10,7 +10,7 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,23 @@ def parent_digests(name: str, inputs: dict[str, Path]) -> dict[str, str]:
     return {key: read_manifest(inputs[key], stage).digest for key, stage in STAGES[name].inputs.items()}
 
 
+def check_one_run(manifests: Mapping[str, Manifest]) -> None:
+    """Checks that what directories (by input name) were made from is one thing: a folder may hold parts of two runs.
+
+    Raises:
+        UserError: two of them differ in it, or one was not made from another that is among them.
+    """
+    known = {name: (manifest.digest, manifest.stage) for name, manifest in manifests.items()}
+    for manifest in manifests.values():
+        for name, digest in manifest.parents.items():
+            same, stage = known.setdefault(name, (digest, manifest.stage))
+            if same != digest:
+                raise UserError(
+                    f"{manifest.stage} and {stage} are of two runs, they were made from different directories of {name}: "
+                    "give those of one run, or finish the run by its own command."
+                )
+
+
 def result_key(name: str, config: dict[str, Any], parents: dict[str, str], outside: str) -> str:
     """STAGE/DIGEST of all that a stage's result is a function of; `parents` are the digests of its inputs."""
     return f"{name}/{digest_of([__version__, config, parents, outside])[:16]}"
@@ -182,6 +199,7 @@ def stage_frame(name: str, config: Any, inputs: dict[str, Path], output: Path, t
     started = time.perf_counter()
     _reset_peak_memory()
     parents = {key: read_manifest(inputs[key], stage) for key, stage in STAGES[name].inputs.items()}
+    check_one_run(parents)
     settings = dataclasses.asdict(config)
     digests = {key: manifest.digest for key, manifest in parents.items()}
     data_version = next((manifest.data_version for manifest in parents.values()), "")

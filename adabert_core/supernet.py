@@ -34,12 +34,8 @@ class Supernet(nn.Module):
         self.alpha_c = nn.Parameter(1e-3 * torch.randn(len(EDGES), len(PRIMITIVES), generator=generator))
         self.alpha_K = nn.Parameter(1e-3 * torch.randn(k_max, generator=generator))
 
-    def alphas(self) -> list[nn.Parameter]:
-        """The structure's parameters."""
-        return [self.alpha_c, self.alpha_K]
-
     def weights(self) -> list[nn.Parameter]:
-        """Everything else."""
+        """Everything but alpha, the parameters of the structure."""
         return list(self.distilled.parameters())
 
     def genotype(self) -> Genotype:

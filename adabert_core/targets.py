@@ -28,7 +28,7 @@ from adabert_core.storage import Checkpoints
 from adabert_core.target_rows import TargetRows, unknown_labels
 from adabert_core.tasks import described
 from adabert_core.tasks.classification import Classification
-from adabert_core.teacher import Teacher, default_pooling, load_teacher, vocabulary_of
+from adabert_core.teacher import Teacher, choose_pooling, load_teacher, vocabulary_of
 from adabert_core.tokens import Collator, TokenRows
 from adabert_core.tracking import Tracker
 from adabert_core.vectors import word_vectors
@@ -46,7 +46,7 @@ def run(
         accelerator = make_accelerator(config.device, config.precision)
         generator = seed_everything(config.seed)
         teacher.model.to(accelerator.device).eval()
-        pooling = choose_pooling(config.pooling, teacher)
+        pooling = choose_pooling(config.pooling, teacher.template)
         train, validation = dataset.split("train"), dataset.split("validation")
         train_rows, validation_rows = teacher.collator(train), teacher.collator(validation)
         train_labels, validation_labels = train.labels, validation.labels
@@ -200,8 +200,3 @@ def check_room(rows: int, layers: int, outputs: int, memory: int = 0) -> None:
             f"distill_targets: {rows:,} texts x {layers} layers x {outputs} outputs need {needed / 1e9:.1f} GB and there "
             f"are {memory / 1e9:.1f} of memory: lower targets.augmented_rows, targets.unlabeled_rows or data.max_train_rows."
         )
-
-
-def choose_pooling(wanted: str, teacher: Teacher) -> str:
-    """'cls' where the teacher's own head reads its first position, 'mean' for the others; an explicit wish wins."""
-    return default_pooling(teacher.template) if wanted == "auto" else wanted

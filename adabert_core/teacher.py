@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
-from adabert_core.artifacts import read_manifest, write_json
+from adabert_core.artifacts import read_json, read_manifest, write_json
 from adabert_core.attention import replace_attention
 from adabert_core.config import TeacherConfig
 from adabert_core.data.builtin import known_teachers
@@ -175,10 +175,8 @@ def reorder_head(model: nn.Module, order: list[int]) -> None:
 
 def load_teacher(path: Path) -> Teacher:
     """Returns the fine-tuned teacher of a TeacherDir."""
-    import json
-
     read_manifest(path, STAGE)
-    settings = json.loads((path / "teacher.json").read_text())
+    settings = read_json(path / "teacher.json")
     return _load(str(path / "model"), str(path), settings["pair"], settings["max_length"])
 
 
@@ -220,7 +218,7 @@ def _check_states(teacher: Teacher, name: str) -> None:
     try:
         with torch.random.fork_rng(devices=[]):
             states = teacher.model.eval()(**batch, output_hidden_states=True).hidden_states
-        pool_states(states, batch["attention_mask"], default_pooling(teacher.template))
+        pool_states(states, batch["attention_mask"], choose_pooling("auto", teacher.template))
     except Exception as error:  # whatever it was, training would end in it after a long time
         raise UserError(
             f"teacher.model {name} does not give the states of its layers ({type(error).__name__}), which the student learns "
@@ -228,9 +226,9 @@ def _check_states(teacher: Teacher, name: str) -> None:
         ) from error
 
 
-def default_pooling(template: Template) -> str:
-    """'cls' where a model's own head reads its first position, 'mean' for the others."""
-    return "cls" if template.prefix else "mean"
+def choose_pooling(wanted: str, template: Template) -> str:
+    """The pooling that is wanted; "auto" is 'cls' where a model's own head reads its first position, 'mean' for the others."""
+    return ("cls" if template.prefix else "mean") if wanted == "auto" else wanted
 
 
 def vocabulary_of(teacher: Teacher) -> int:

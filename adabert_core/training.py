@@ -97,8 +97,10 @@ def fit(
         log.info("%s: resumed at step %d of %d", label, step, steps)
     progress = Progress(label, steps, start=step)
     modules = [owner for owner in state.values() if isinstance(owner, nn.Module)]
-    _, size = rank_and_size()
+    rank, size = rank_and_size()
     while step < steps:
+        if size > 1:  # draws of dropout of its own for every process, the same after a resume
+            torch.manual_seed(int(np.random.default_rng([batches.seed, step, rank]).integers(2**63)))
         batch = batches.batch(step)
         part = share(batch)
         for optimizer in optimizers:

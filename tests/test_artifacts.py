@@ -14,6 +14,7 @@ from adabert_core.artifacts import (
     write_manifest,
 )
 from adabert_core.errors import UserError
+from adabert_core.stages import check_one_run
 from tests.conftest import killed_while_writing
 
 MANIFEST = Manifest(
@@ -179,3 +180,15 @@ def test_json_has_sorted_keys(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1, "a": [2]})
     assert (tmp_path / "a.json").read_text() == '{\n  "a": [\n    2\n  ],\n  "b": 1\n}\n'
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [2], "b": 1}
+
+
+def test_directories_of_two_runs_do_not_go_together():
+    teacher = dataclasses.replace(MANIFEST, stage="finetune_teacher", parents={"dataset": "d1"})
+    targets = dataclasses.replace(MANIFEST, stage="distill_targets", parents={"dataset": "d1", "teacher": teacher.digest})
+    check_one_run({"teacher": teacher, "targets": targets})
+    other = dataclasses.replace(targets, parents={"dataset": "d2", "teacher": teacher.digest})
+    with pytest.raises(UserError, match="^distill_targets and finetune_teacher are of two runs, .* directories of dataset: "):
+        check_one_run({"teacher": teacher, "targets": other})
+    older = dataclasses.replace(targets, parents={"dataset": "d1", "teacher": "older"})
+    with pytest.raises(UserError, match="of two runs, .* directories of teacher: "):
+        check_one_run({"teacher": teacher, "targets": older})

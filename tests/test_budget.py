@@ -19,6 +19,8 @@ SHALLOW = Genotype.parse("1 x 0>2 identity, 1>2 identity")
 def test_target_at_the_top_reaches_the_search_and_needs_trials() -> None:
     found = parse_run_config({"target": {"latency_ms": 2, "min_retention": 0.97}, "search": {"trial_steps": 5}})
     assert found.search.target == TargetConfig(latency_ms=2.0, min_retention=0.97)
+    nearer = parse_run_config({"target": {"latency_ms": 2}, "search": {"trial_steps": 5, "target": {"speedup": 30}}})
+    assert nearer.search.target == TargetConfig(speedup=30.0)
     assert RunConfig().search.target == TargetConfig()
     with pytest.raises(UserError, match=r"search\.trial_steps is 0"):
         parse_run_config({"target": {"speedup": 40}})

@@ -1,10 +1,15 @@
 """The cells a searched one is compared with."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from adabert_core.control import _sentence, lead_error
+from adabert_core.artifacts import Manifest, write_manifest
+from adabert_core.control import _sentence, compare_with_random, lead_error
+from adabert_core.errors import UserError
 from adabert_core.search_space import Genotype, cell_cost, random_cells, size_flops_costs
+from adabert_core.stages import STAGES
 
 COSTS = size_flops_costs(128)
 EDGES = ((0, 2), (1, 2), (0, 3), (1, 3), (0, 4), (1, 4))
@@ -60,3 +65,12 @@ def test_error_of_a_lead_is_that_of_paired_rows() -> None:
     difference = (first == labels).astype(float) - (second == labels)
     assert lead_error(labels, [first, second], accuracy) == pytest.approx(difference.std() / 2000**0.5, rel=0.2)
     assert lead_error(labels, [first, first], accuracy) == 0
+
+
+def test_peer_has_no_cell_to_compare(tmp_path: Path) -> None:
+    for stage in STAGES["benchmark"].inputs.values():
+        (tmp_path / stage).mkdir()
+        config = {"architecture": "textcnn"} if stage == "retrain" else {}
+        write_manifest(tmp_path / stage, Manifest(stage, config, 0, "v", {}, {}, {}, 1.0, 1))
+    with pytest.raises(UserError, match="its student is a textcnn, which has no cell to compare"):
+        compare_with_random(tmp_path, 3)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import yaml
 
 from adabert_core import presets
 from adabert_core.api import Report, compress
+from adabert_core.artifacts import read_manifest, write_manifest
 from adabert_core.card import card, export_run
 from adabert_core.cli import cli
 from adabert_core.errors import UserError
@@ -194,11 +196,15 @@ def test_exported_student_has_a_card_with_table_and_genotype(workplace: Path, tm
     assert re.search(r"\n[12] x 0>2 \w+, .*4 \w+\n", text)
     with pytest.raises(UserError, match="is there already"):
         export_run(run, target)
+    mixed = tmp_path / "mixed"
+    shutil.copytree(run, mixed)
+    manifest = read_manifest(mixed / "retrain", "retrain")
+    write_manifest(mixed / "retrain", replace(manifest, config={**manifest.config, "seed": 99}))
+    with pytest.raises(UserError, match="^benchmark and retrain are of two runs"):
+        export_run(mixed, tmp_path / "other")
 
 
 def test_card_of_a_peer_names_its_architecture_and_no_place_of_this_machine(workplace: Path) -> None:
-    from adabert_core.artifacts import read_manifest
-
     report = json.loads((workplace / "runs" / "mine" / "benchmark" / "report.json").read_text())
     report["student"] |= {"architecture": "bilstm", "genotype": {}}
     report["teacher"]["name"] = "/home/me/models/bert/"

@@ -203,12 +203,24 @@ def test_search_is_narrower_than_its_student(in_process: Path) -> None:
     assert widths == {"search": 16, "retrain": 32}  # search.proxy_channels and search.channels of the smoke preset
 
 
+def test_alpha_rests_while_the_supernet_warms_up(in_process: Path) -> None:
+    manifest = json.loads((in_process / "search" / "manifest.json").read_text())
+    trace = json.loads((in_process / "search" / "trace.json").read_text())
+    for figure, share in (("alpha_entropy", "alpha_warmup_fraction"), ("expected_depth", "depth_warmup_fraction")):
+        starts = int(manifest["config"][share] * manifest["metrics"]["steps"])  # the step whose gradient is the first to count
+        resting, moving = ([p[figure] for p in trace if (p["step"] <= starts) is rests] for rests in (True, False))
+        assert len(resting) > 1
+        assert len(set(resting)) == 1
+        assert resting[0] not in moving
+
+
 def test_words_that_are_not_trained_stay_as_the_teacher_gave_them(
     in_process: Path, tmp_path: Path, learnable_csv: Path, bert_folder: Path
 ) -> None:
     untrained = ["search.train_words=false", "search.trial_steps=0", "retrain.train_words=false"]
     config = load_run_config(SMOKE, [*settings(learnable_csv, bert_folder)[1::2], *untrained])
-    assert not trial_settings(replace(config.search, trial_steps=5)).train_words
+    trial = trial_settings(replace(config.search, trial_steps=5))
+    assert (trial.train_words, trial.min_steps, trial.max_steps) == (False, 5, 5)
     folders = {"teacher": in_process / "finetune_teacher", "targets": in_process / "distill_targets"}
     folders["search"] = tmp_path / "search"
     given = load_file(folders["targets"] / "vectors.safetensors")["word"]

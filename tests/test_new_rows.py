@@ -7,6 +7,7 @@ import datasets
 import pytest
 
 from adabert_core import new_rows
+from adabert_core.artifacts import Manifest, read_manifest, write_json, write_manifest
 from adabert_core.config import DataConfig
 from adabert_core.data import prepare
 from adabert_core.errors import UserError
@@ -25,6 +26,13 @@ class Reader:
         return [{"label": (text if isinstance(text, str) else text[1]).split()[-1]} for text in texts]
 
 
+def write_stage(folder: Path, version: str, **parents: str) -> None:
+    """Writes a manifest, and nothing else, for a stage directory."""
+    folder.mkdir(exist_ok=True)
+    manifest = Manifest(folder.name, {}, 0, version, parents, {}, {}, 1.0, 1)
+    write_manifest(folder, manifest)
+
+
 @pytest.fixture(params=["single", "pair"])
 def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = ["a,b,mark", *(f"{text},it is {label},{label}" for text, label in sentences(200, seed=0))]
@@ -37,6 +45,8 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         )
     config = DataConfig(source=str(tmp_path / "rows.csv"), text=text, label="mark", unlabeled=str(tmp_path / "more.jsonl"))
     prepare.run(config, {}, tmp_path / "run" / "prepare_data", tracker=Tracker(""), checkpoints=Checkpoints(None))
+    version = read_manifest(tmp_path / "run" / "prepare_data", "prepare_data").data_version
+    write_stage(tmp_path / "run" / "retrain", version)
     monkeypatch.setattr(new_rows, "load", lambda *_: Reader())
     return tmp_path / "run"
 
@@ -95,7 +105,6 @@ def test_columns_are_checked_as_for_training(run: Path, text: list[str], label: 
 
 def test_a_folder_that_is_no_run_says_what_is_wanted(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one.csv").write_text("a,b,mark\nx,y good,good\n")
-    (run / "retrain").mkdir()
     monkeypatch.chdir(run / "retrain")
     assert summary(score_rows(Path(), str(tmp_path / "one.csv"))).startswith("accuracy 1.0000 on 1 text of ")
     (tmp_path / "exported").mkdir()
@@ -104,3 +113,25 @@ def test_a_folder_that_is_no_run_says_what_is_wanted(run: Path, tmp_path: Path, 
     (tmp_path / "one.txt").write_text("x")
     with pytest.raises(UserError, match=r"one\.txt.*--data reads \.csv"):
         score_rows(run, str(tmp_path / "one.txt"))
+
+
+@pytest.mark.parametrize(("precision", "score"), [("fp32", 0.9), ("int8", 0.8)])
+def test_score_before_is_that_of_this_student_in_this_precision(
+    run: Path, tmp_path: Path, precision: str, score: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "june.jsonl").write_text('{"a": "x", "b": "It is... good", "mark": "good"}\n')
+    student = read_manifest(run / "retrain", "retrain")
+    write_stage(run / "benchmark", student.data_version, student=student.digest)
+    test = {"onnx": {"score": 0.9}, "int8": {"score": 0.8}}
+    write_json(run / "benchmark" / "report.json", {"student": {"metrics": {"test": test}}})
+    monkeypatch.setattr(Reader, "precision", precision)
+    assert score_rows(run, str(tmp_path / "june.jsonl"))["test_score"] == score
+    write_stage(run / "benchmark", student.data_version, student="another")
+    assert score_rows(run, str(tmp_path / "june.jsonl"))["test_score"] is None
+
+
+def test_student_of_other_rows_is_not_scored(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "june.jsonl").write_text('{"a": "x", "b": "It is... good", "mark": "good"}\n')
+    write_stage(run / "retrain", "older")
+    with pytest.raises(UserError, match="its rows are not those its student was trained on"):
+        score_rows(run, str(tmp_path / "june.jsonl"))

@@ -155,6 +155,11 @@ def test_multilabel_gives_the_labels_above_their_own_thresholds(multilabel: Path
     for found in (report["teacher"]["metrics"]["test"], report["student"]["metrics"]["test"]["onnx"]):
         assert found["score"] == found["macro_f1"] > 0.5
         assert found.keys() == {"micro_f1", "macro_f1", "exact", "score"}
+    known = read_targets(multilabel / "distill_targets").validation
+    own = dataset.task.thresholds(known.labels, known.teacher_logits)
+    scores = dataset.task.scores(known.labels, dataset.task.predictions(known.teacher_logits, own))
+    assert report["teacher"]["metrics"]["validation"] == pytest.approx(scores)
+    assert own != pytest.approx([0.5, 0.5])
     answers = Predictor(multilabel / "retrain", precision="fp32")(TEXTS)
     for answer in answers:
         levels = zip(answer["scores"].items(), config["thresholds"], strict=True)

@@ -76,6 +76,23 @@ def test_processes_know_whether_they_found_the_same_checkpoint(steps: tuple[int,
     assert [process.communicate(timeout=120)[0].strip() for process in started] == [found, found]
 
 
+def test_what_one_process_measures_holds_for_all(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch.distributed as dist; from adabert_core.parallel import measured_once; rank = int(sys.argv[1]); "
+        "dist.init_process_group('gloo', init_method=f'file://{sys.argv[2]}', rank=rank, world_size=2); "
+        "print(measured_once(lambda: {'ms': 1.5 + rank}))"
+    )
+    words = [[sys.executable, "-c", code, str(rank), str(tmp_path / "meet")] for rank in range(2)]
+    started = [subprocess.Popen(word, stdout=subprocess.PIPE, text=True) for word in words]
+    assert [process.communicate(timeout=120)[0].strip() for process in started] == ["{'ms': 1.5}"] * 2
+    assert parallel.measured_once(lambda: 3) == 3
+
+
+def test_on_gpus_tensors_on_the_cpu_can_be_sent_too() -> None:
+    config = torch.distributed.distributed_c10d.BackendConfig(torch.distributed.Backend(parallel.backends(on_gpu=True)))
+    assert config.get_device_backend_map() == {"cpu": "gloo", "cuda": "nccl"}
+
+
 def test_number_of_processes_follows_the_gpus_unless_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     wanted = [

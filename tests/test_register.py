@@ -6,16 +6,17 @@ from adabert_core.config_file import parse_section
 from adabert_core.register import decide, pack_model
 
 
-def report(score=0.90, retention=0.97, p50=2.0, int8=False):
+def report(score=0.90, retention=0.97, p50=2.0, int8=False, worse=0.002):
     def row(model, runtime, batch, length, milliseconds):
         return {"model": model, "runtime": runtime, "threads": 1, "batch": batch, "length": length, "p50_ms": milliseconds}
 
     return {
         "metric": "accuracy",
+        "task": "classification",
         "data_version": "v1",
-        "retention": retention,
+        "teacher": {"metrics": {"test": {"score": score / retention}}},
         "student": {
-            "metrics": {"test": {"onnx": {"score": score}, "int8": {"score": score - 0.002}, "torch": {"score": 0.1}}},
+            "metrics": {"test": {"onnx": {"score": score}, "int8": {"score": score - worse}, "torch": {"score": 0.1}}},
             "int8": {"passed": int8},
         },
         "latency": [
@@ -56,6 +57,28 @@ def test_latency_of_one_long_text_is_what_counts(p50, alias):
     decision = decide(report(p50=p50), gate(max_latency_ms=3.0), None)
     assert decision["alias"] == alias
     assert f"{p50:.2f} ms at length 128, allowed 3.00 ms" in decision["reasons"]
+
+
+@pytest.mark.parametrize(("worse", "alias"), [(0.01, "champion"), (0.03, "challenger")])
+def test_retention_is_that_of_the_network_that_will_be_served(worse, alias):
+    decision = decide(report(int8=True, worse=worse), gate(), None)
+    assert decision["alias"] == alias
+    assert decision["reasons"] == [f"retention {0.97 * (0.9 - worse) / 0.9:.3f}, needed 0.950"]
+
+
+def test_teacher_that_scores_nothing_is_no_reason_to_promote():
+    found = report()
+    found["teacher"]["metrics"]["test"]["score"] = 0.0
+    assert decide(found, gate(), None)["reasons"] == ["retention 0.000, needed 0.950"]
+
+
+@pytest.mark.parametrize(("task", "alias"), [("", "champion"), ("classification", "champion"), ("regression", "challenger")])
+def test_champion_of_another_task_keeps_its_alias(task, alias):
+    decision = decide(report(), gate(), None, "the champion, version 3, knows other labels (1, 2, 3)", task)
+    assert decision["alias"] == alias
+    if alias == "challenger":
+        said = "the champion's task is regression, this student's classification: set data.task, or another model_name"
+        assert decision["reasons"] == [said]
 
 
 def test_latency_is_that_of_the_network_that_will_be_served():

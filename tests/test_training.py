@@ -1,7 +1,10 @@
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 
+from adabert_core import training
 from adabert_core.runtime import make_accelerator
 from adabert_core.storage import Checkpoints, FolderStore
 from adabert_core.tracking import Tracker
@@ -26,8 +29,11 @@ class Ticks:
         return self.now
 
 
-def train(store=None, *, killed_at=None, every_seconds=0.0):
-    """Trains a small net whose losses draw from torch's and the loop's generator; returns its weights and losses."""
+def train(store=None, *, killed_at=None, every_seconds=0.0, drawn=None):
+    """Trains a small net whose losses draw from torch's and the loop's generator; returns its weights and losses.
+
+    `drawn` takes a number that torch draws at each step.
+    """
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
@@ -39,6 +45,8 @@ def train(store=None, *, killed_at=None, every_seconds=0.0):
     def loss(index, step):
         if step == killed_at:
             raise KilledError
+        if drawn is not None:
+            drawn[step] = torch.rand(()).item()
         noise = torch.randn(len(index), 4, generator=generator)
         value = (model(table[index] + noise) - 1).square().mean()
         losses[step] = value.item()
@@ -132,3 +140,19 @@ def test_finished_training_is_not_run_again(tmp_path):
     again, losses = train(FolderStore(tmp_path))
     assert losses == {}
     assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
+
+
+def test_each_of_two_processes_draws_its_own_numbers_and_the_same_after_a_resume(tmp_path, monkeypatch):
+    def draws(rank, store=None, killed_at=None):
+        found = {}
+        monkeypatch.setattr(training, "rank_and_size", lambda: (rank, 2))
+        with contextlib.suppress(KilledError):
+            train(store, killed_at=killed_at, drawn=found)
+        return found
+
+    first, second = draws(0), draws(1)
+    assert not set(first.values()) & set(second.values())
+    draws(0, FolderStore(tmp_path), killed_at=7)  # the first process alone writes checkpoints
+    resumed = draws(1, FolderStore(tmp_path))
+    assert 0 < len(resumed) < STEPS
+    assert resumed.items() <= second.items()

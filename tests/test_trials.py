@@ -1,5 +1,7 @@
 import random
 
+import pytest
+
 from adabert_core import trials
 from adabert_core.config import RetrainConfig
 from adabert_core.search_space import deployed_products, random_genotype
@@ -16,11 +18,12 @@ def choose(monkeypatch, losses, price=0.0, **settings):
 
     def run_trial(genotype, trial, checkpoints, key):
         steps, loss = trial.config.max_steps, losses(genotype, trial.config.max_steps)
+        assert trial.config.min_steps == steps  # however few rows there are
         order.append((genotype.operations, genotype.depth, steps))
         return {"log_loss": loss, "objective": loss + trial.price * deployed_products(genotype, pair=False), "key": key}
 
     monkeypatch.setattr(trials, "run_trial", run_trial)
-    trial = Trial(None, None, RetrainConfig(max_steps=250), 8, price)
+    trial = Trial(None, None, RetrainConfig(min_steps=250, max_steps=250), 8, price)
     options = {"k_max": 3, "finalists": 2, "final_steps": 600, "checkpoints": Checkpoints(None), "checkpoint_key": "t"}
     chosen, found = choose_by_trials([FAVOURITE, SECOND, THIRD], trial, **{**options, **settings})
     return chosen, found, order
@@ -57,6 +60,14 @@ def test_the_best_two_are_tried_longer_and_that_decides(monkeypatch):
 def test_one_finalist_needs_no_longer_trial(monkeypatch):
     chosen, found, _ = choose(monkeypatch, lambda genotype, steps: short_run(genotype), finalists=1)
     assert (chosen.operations, chosen.depth, len(found)) == (FAVOURITE.operations, 2, 5)
+
+
+@pytest.mark.parametrize("finalists", [1, 2])
+def test_price_does_not_decide_on_the_depth(monkeypatch, finalists):
+    chosen, _, _ = choose(
+        monkeypatch, lambda genotype, steps: 0.3 - 0.004 * genotype.depth, price=0.01 / 40, k_max=4, finalists=finalists
+    )
+    assert chosen.depth == 4
 
 
 def test_only_what_answers_in_time_is_tried_and_others_get_shallower_until_they_do(monkeypatch):
