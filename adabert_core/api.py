@@ -119,7 +119,9 @@ def load(path: str | Path, threads: int = 1, precision: str = "auto") -> "Predic
     try:
         return Predictor(student_folder(Path(path)), threads, precision)
     except Exception as error:  # whatever is missing or not a model, the cure is the same
-        raise UserError(f"{path} holds no student: give the retrain folder of a finished run, e.g. runs/x/retrain.") from error
+        raise UserError(
+            f"{path} holds no student, or a damaged one: give the retrain folder of a finished run, e.g. runs/x/retrain."
+        ) from error
 
 
 def student_folder(path: Path) -> Path:

@@ -108,6 +108,31 @@ def replace_directory(source: Path, target: Path) -> None:
     _sync(target.parent)
 
 
+def check_place(target: Path, stage: str) -> None:
+    """Checks that a stage may write `target`, which it replaces as a whole: nothing, an empty folder, or its own directory.
+
+    Raises:
+        UserError: something else is there, or we are in it.
+    """
+    here, place = Path.cwd(), target.resolve()
+    if place == here or place in here.parents:
+        raise UserError(f"--output {target} is the current folder or holds it: name a new one, which {stage} makes.")
+    if not (target.exists() or target.is_symlink()) or _is_of(target, stage):
+        return
+    raise UserError(f"--output {target} is there and was not written by {stage}, which would replace it: name another place.")
+
+
+def _is_of(target: Path, stage: str) -> bool:
+    if not target.is_dir() or not any(target.iterdir()):
+        return target.is_dir()
+    try:
+        return json.loads((target / MANIFEST).read_text(encoding="utf-8"))["stage"] == stage
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, TypeError):
+        return True  # damaged
+
+
 def _rename_unless_there(source: Path, target: Path) -> None:
     try:
         source.rename(target)
@@ -233,5 +258,12 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Returns a parsed JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Returns a parsed JSON file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: run the command that wrote it again, the same one mends it.") from error

@@ -16,7 +16,7 @@ from adabert_core import __version__
 from adabert_core.config import RunConfig
 from adabert_core.config_file import load_run_config
 from adabert_core.entry import show_log
-from adabert_core.errors import UserError
+from adabert_core.errors import UserError, system_said
 from adabert_core.examples import add_examples
 from adabert_core.imports import needed
 from adabert_core.plan_commands import config_option as _config
@@ -33,6 +33,9 @@ _precision = click.option(
     default="auto",
     show_default=True,
     help="auto: int8 where it has passed its gate against fp32.",
+)
+_threads = click.option(
+    "--threads", type=click.IntRange(min=0), default=1, show_default=True, help="Threads of the ONNX session; 0: all cores."
 )
 _EXTRA_OF = {"boto3": "s3", "botocore": "s3", "kfp": "kfp", "kfp_server_api": "kfp"}  # what else may be missing: train
 _TRAINING = ("torch", "pandas", "transformers", "accelerate")  # they stand for the whole extra
@@ -110,7 +113,7 @@ def export(run_folder: Path, target: Path) -> None:
 @click.option(
     "--input", "source", type=click.Path(path_type=Path), help="JSONL with text (and text_b), or plain lines; - for stdin."
 )
-@click.option("--threads", default=1, show_default=True, help="Threads of the ONNX session; 0: all cores.")
+@_threads
 @_precision
 @click.argument("texts", nargs=-1)
 def predict(model: Path, source: Path | None, threads: int, precision: str, texts: tuple[str, ...]) -> None:
@@ -118,6 +121,8 @@ def predict(model: Path, source: Path | None, threads: int, precision: str, text
     from adabert_core.api import load
 
     predictor = load(model, threads, precision)
+    if source and texts:
+        raise UserError("texts are given as arguments and by --input: give one of both.")
     rows = list(texts_of(source, predictor.pair)) if source else paired(list(texts), predictor.pair)
     if not rows:
         raise UserError("nothing to classify: give texts as arguments, or --input FILE.")
@@ -130,7 +135,7 @@ def predict(model: Path, source: Path | None, threads: int, precision: str, text
 @click.option("--data", "source", required=True, help="Labelled rows: what data.source takes.")
 @click.option("--text", multiple=True, help="Text column, given twice for pairs; default: the run's.")
 @click.option("--label", default="", help="Label column; default: the run's.")
-@click.option("--threads", default=1, show_default=True, help="Threads of the ONNX session; 0: all cores.")
+@_threads
 @_precision
 def evaluate(run_folder: Path, source: str, text: tuple[str, ...], label: str, threads: int, precision: str) -> None:
     """Score a run's student on labelled rows that the run did not have."""
@@ -142,7 +147,9 @@ def evaluate(run_folder: Path, source: str, text: tuple[str, ...], label: str, t
 
 @cli.command()
 @_model
-@click.option("--seconds", default=4.0, show_default=True, help="Time to spend on measuring.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=4.0, show_default=True, help="Time to spend on measuring."
+)
 @click.argument("texts", nargs=-1)
 def profile(model: Path, seconds: float, texts: tuple[str, ...]) -> None:
     """Time each part of classifying one text on one thread, in fp32 and int8, beside what the machine could do at best.
@@ -206,7 +213,11 @@ def rollback(model_name: str, to: str, tracking_uri: str) -> None:
 
     from adabert_core.registry import roll_back
 
-    old, new = roll_back(MlflowClient(tracking_uri, tracking_uri), model_name, to)
+    try:
+        client = MlflowClient(tracking_uri, tracking_uri)
+    except Exception as error:
+        raise UserError(f"--tracking-uri {tracking_uri} is none that MLflow takes: {str(error).splitlines()[0]}") from error
+    old, new = roll_back(client, model_name, to)
     click.echo(f"{model_name}: version {new} is champion again, version {old} is not any more")
 
 
@@ -293,6 +304,11 @@ def run_command(command: click.Command) -> None:
             raise
         extra = _EXTRA_OF.get(missing, "train")
         click.echo(f"adabert: this needs {missing}, which is not installed: pip install 'adabert-pipeline[{extra}]'", err=True)
+        sys.exit(2)
+    except Exception as error:
+        if not (said := system_said(error)):
+            raise
+        click.echo(f"adabert: {said}", err=True)
         sys.exit(2)
 
 

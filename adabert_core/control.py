@@ -38,6 +38,7 @@ def compare_with_random(run: Path, cells: int, seed: int | None = None) -> dict[
     Raises:
         UserError: the folder has no whole run, or the run's student is a peer, without cells.
     """
+    run = run if (run / "prepare_data").is_dir() else run.resolve().parent
     made = {name: read_manifest(run / stage, stage) for name, stage in STAGES["benchmark"].inputs.items()}
     check_one_run(made)
     retrained = made["student"]

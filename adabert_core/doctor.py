@@ -103,7 +103,15 @@ def _mlflow(uri: str) -> str:
         return "off"
     if uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///")).absolute()
-        return f"{path} {'is there' if path.exists() else 'will be made on first use'}"
+        if path.exists():
+            with path.open("rb") as file:
+                if file.read(6) not in (b"", b"SQLite"):
+                    raise UserError(f"{path} is there and is no SQLite database.")
+            return f"{path} is there"
+        folder = next(parent for parent in path.parents if parent.exists())
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"{path} cannot be made: {folder} cannot be written.")
+        return f"{path} will be made on first use"
     from urllib.request import urlopen
 
     from adabert_core.tracking import without_password

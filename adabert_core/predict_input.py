@@ -33,7 +33,9 @@ def texts_of(source: Path, pair: bool) -> Iterator[Any]:
     Raises:
         UserError: there is no such file, or a line is not as it must be.
     """
-    if str(source) != "-" and not source.is_file():
+    if source.is_dir():
+        raise UserError(f"--input {source}: a folder, name a file in it.")
+    if str(source) != "-" and not source.exists():
         raise UserError(f"--input {source}: no such file.")
     if source.suffix.lower() in _TABLES:
         raise UserError(f"--input {source} is a table, whose lines are not texts: give a text a line, or objects with text.")
@@ -48,6 +50,8 @@ def texts_of(source: Path, pair: bool) -> Iterator[Any]:
         where = f"--input {source}, line {number}"
         if not line.strip():
             continue
+        if line.lstrip().startswith("[{"):
+            raise UserError(f"{where}: a list of objects; write one object a line.")
         if line.lstrip().startswith("{") or pair:
             yield _of_object(line, where, pair)
         else:
@@ -57,7 +61,7 @@ def texts_of(source: Path, pair: bool) -> Iterator[Any]:
 def _of_object(line: str, where: str, pair: bool) -> Any:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     keys = ("text", "text_b") if pair else ("text",)
     found = [row[key] for key in keys if isinstance(row.get(key), str)] if isinstance(row, dict) else []

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from adabert_core.artifacts import read_json
+from adabert_core.artifacts import check_place, read_json
 from adabert_core.config import RunConfig
 from adabert_core.errors import UserError
 from adabert_core.memory import give_memory_back
@@ -39,6 +39,8 @@ def run_all(
         UserError: there can be no folder at `output`, or what a stage says.
     """
     run = StageCache(stage_cache).run_stage if stage_cache else run_stage
+    for name in stages_to(last):
+        check_place(output / name, name)
     pipeline_run, status = _pipeline_run(output), "FAILED"
     store = open_store(checkpoint_uri or str(output / "checkpoints"), pipeline_run)
     reports = []
@@ -93,10 +95,12 @@ def _pipeline_run(output: Path) -> str:
     """An id of this run folder, kept in it, so that a resumed run goes on under the same MLflow parent."""
     path = output / "pipeline_run.txt"
     try:
-        if not path.is_file():
+        known = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if not known:  # a full disk leaves an empty file
             output.mkdir(parents=True, exist_ok=True)
-            path.write_text(uuid.uuid4().hex, encoding="utf-8")
-        return path.read_text(encoding="utf-8")
+            known = uuid.uuid4().hex
+            path.write_text(known, encoding="utf-8")
+        return known
     except OSError as error:
         raise UserError(f"--output {output} can be no run folder ({error.strerror}): name another place.") from error
 

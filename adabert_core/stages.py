@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from adabert_core import __version__
-from adabert_core.artifacts import Manifest, digest_of, git_sha, list_files, read_manifest, whole_directory, write_manifest
+from adabert_core.artifacts import (
+    Manifest,
+    check_place,
+    digest_of,
+    git_sha,
+    list_files,
+    read_manifest,
+    recover,
+    whole_directory,
+    write_manifest,
+)
 from adabert_core.errors import UserError
 from adabert_core.imports import collector_paused, imported
 from adabert_core.storage import Checkpoints
@@ -117,6 +127,7 @@ def run_stage(
     with collector_paused():  # here: the other stages need no torch
         from adabert_core.parallel import run_as_one_of_many, run_on_many, wanted_processes
 
+    parent_digests(name, inputs)  # before any process is started
     count = wanted_processes(config)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # somebody's torchrun has started this process and its peers, on any number of nodes
         run_as_one_of_many(module, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
@@ -190,7 +201,12 @@ def is_done(name: str, config: Any, inputs: dict[str, Path], output: Path) -> bo
     except UserError:
         return False
     same = (manifest.package_version, manifest.config, manifest.parents) == (__version__, dataclasses.asdict(config), parents)
-    return same and manifest.outside == outside_content(name, config)  # last: reading takes time
+    if not same or manifest.outside != outside_content(name, config):
+        return False
+    if list_files(output) != manifest.files:
+        log.warning("%s: a file of %s is damaged, so the stage runs again", name, output)
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -198,6 +214,8 @@ def stage_frame(name: str, config: Any, inputs: dict[str, Path], output: Path, t
     """Checks the inputs, yields the frame, and turns what the block wrote into a whole stage directory."""
     started = time.perf_counter()
     _reset_peak_memory()
+    recover(output.absolute())
+    check_place(output, name)
     parents = {key: read_manifest(inputs[key], stage) for key, stage in STAGES[name].inputs.items()}
     check_one_run(parents)
     settings = dataclasses.asdict(config)

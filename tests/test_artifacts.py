@@ -1,12 +1,15 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from adabert_core.artifacts import (
     Manifest,
+    check_place,
     file_digest,
     list_files,
+    read_json,
     read_manifest,
     recover,
     whole_directory,
@@ -192,3 +195,34 @@ def test_directories_of_two_runs_do_not_go_together():
     older = dataclasses.replace(targets, parents={"dataset": "d1", "teacher": "older"})
     with pytest.raises(UserError, match="of two runs, .* directories of teacher: "):
         check_one_run({"teacher": teacher, "targets": older})
+
+
+def test_only_its_own_directory_is_replaced(tmp_path, monkeypatch):
+    check_place(tmp_path / "new", "search")
+    (tmp_path / "empty").mkdir()
+    check_place(tmp_path / "empty", "search")
+    own = tmp_path / "search"
+    own.mkdir()
+    write_manifest(own, MANIFEST)
+    (own / "genotype.json").write_text("{}")
+    check_place(own, "search")
+    (own / "manifest.json").write_text("dama")
+    check_place(own, "search")
+    write_manifest(own, dataclasses.replace(MANIFEST, stage="retrain"))
+    (tmp_path / "rows.csv").write_text("text,label")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place in ("search", "rows.csv", "notes", "link", ""):
+        with pytest.raises(UserError, match="was not written by search, which would replace it"):
+            check_place(tmp_path / place, "search")
+    monkeypatch.chdir(tmp_path / "empty")
+    for place in (".", "", "..", str(tmp_path)):
+        with pytest.raises(UserError, match="is the current folder or holds it"):
+            check_place(Path(place), "search")
+
+
+def test_damaged_json_is_one_sentence(tmp_path):
+    (tmp_path / "report.json").write_text('{"cut')
+    with pytest.raises(UserError, match=r"report\.json is damaged: run the command that wrote it again"):
+        read_json(tmp_path / "report.json")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from adabert_core.errors import system_said
+
 ROOT = Path(__file__).parents[1]
 QUICKSTART = "pipelines/configs/quickstart.yaml"
 
@@ -99,3 +101,26 @@ def test_output_where_no_folder_can_be_is_one_sentence(place: str, tmp_path: Pat
     assert done.returncode == 2
     assert done.stderr.startswith(f"adabert: --output {tmp_path / place} can be no run folder (")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_stage_and_run_take_no_place_that_holds_something_else(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n")
+    (tmp_path / "project" / "search").mkdir(parents=True)
+    (tmp_path / "project" / "search" / "mine.py").write_text("x = 1")
+    for command, place in (("prepare_data", "rows.csv"), ("prepare_data", "project"), ("run", "project")):
+        words = [command, "--config", "smoke", "--set", f"data.source={tmp_path / 'rows.csv'}", "--output", str(tmp_path / place)]
+        done = adabert(*words)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert "which would replace it: name another place" in done.stderr
+    assert (tmp_path / "rows.csv").read_text() == "text,label\n"
+    assert (tmp_path / "project" / "search" / "mine.py").read_text() == "x = 1"
+
+
+def test_what_the_system_refuses_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        Path("/dev/full").write_text("x")
+    assert system_said(caught.value).startswith("the disk is full")
+    with pytest.raises(OSError, match="too long") as caught:
+        (tmp_path / ("x" * 300)).write_text("")
+    assert system_said(caught.value).startswith(f"{tmp_path}/xxx")
+    assert system_said(FileNotFoundError(2, "No such file", "x")) == system_said(ValueError("x")) == ""

@@ -1,5 +1,7 @@
 """What `adabert predict` reads, and what it says of a line that it cannot classify."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,8 @@ def test_input_file_may_hold_plain_lines_or_objects(tmp_path: Path) -> None:
         (b'"x"', True, "line 1: not a JSON object"),
         (b"a plain line", True, "line 1: not a JSON object"),
         (b'{"text": null}', False, "line 1: not a JSON object with text as strings"),
+        (b'[{"text": "a"}, {"text": "b"}]', False, "line 1: a list of objects; write one object a line"),
+        (b'{"text": ' * 100_000, False, "line 1: not a JSON object"),
         (b'{"text": 3}', False, "line 1: not a JSON object with text as strings"),
         (b'{"text": "a", "text_b": ["b"]}', True, "line 1: not a JSON object"),
         (b'one\n\n{"text": "\\ud83d"}', False, "line 3: the text holds half a surrogate pair"),
@@ -54,3 +58,15 @@ def test_table_is_not_taken_for_lines_of_text(name: str, tmp_path: Path) -> None
     (tmp_path / name).write_text("body,stars\na film,good\n")
     with pytest.raises(UserError, match="is a table, whose lines are not texts"):
         list(texts_of(tmp_path / name, pair=False))
+
+
+def test_pipes_are_read_and_folders_are_not(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("a film\n",))
+    writer.start()
+    assert list(texts_of(tmp_path / "pipe", pair=False)) == ["a film"]
+    writer.join()
+    with pytest.raises(UserError, match="a folder, name a file in it"):
+        list(texts_of(tmp_path, pair=False))
+    with pytest.raises(UserError, match="no such file"):
+        list(texts_of(tmp_path / "nothing", pair=False))

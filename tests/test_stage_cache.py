@@ -69,6 +69,17 @@ def test_another_folder_gets_the_kept_stages(
     assert run(config, tmp_path / "second") == []  # what was taken is as good as what was made here
 
 
+def test_stage_with_a_damaged_file_is_not_done(
+    first: Path, tmp_path: Path, config: RunConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(first, tmp_path / "second")
+    rows = tmp_path / "second" / "prepare_data" / "test.parquet"
+    rows.write_bytes(rows.read_bytes()[:-1])
+    assert run(config, tmp_path / "second") == ["prepare_data"]  # what was made of it is as it was
+    assert "prepare_data: a file of" in caplog.text
+    assert digests(tmp_path / "second") == digests(first)
+
+
 def test_another_seed_is_another_result(first: Path, tmp_path: Path, config: RunConfig) -> None:
     shutil.copytree(first.parent / "cache", tmp_path / "cache")
     other = dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, seed=1))

@@ -12,8 +12,18 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype
 
-from adabert_core.data.files import Table
-from adabert_core.data.labels import MISSING, class_names, in_order, is_measure, label_sets, numbers, structured, task_of
+from adabert_core.data.files import Table, refuse_other_delimiter
+from adabert_core.data.labels import (
+    MISSING,
+    class_names,
+    in_order,
+    is_measure,
+    label_sets,
+    numbers,
+    odd_among_measures,
+    structured,
+    task_of,
+)
 from adabert_core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -39,14 +49,14 @@ def check_columns_setting(text: str | Sequence[str], label: str) -> list[str]:
     return columns
 
 
-def choose_task(tables: Mapping[str, Table], label_column: str, stated: str) -> str:
+def choose_task(tables: Mapping[str, Table], label_column: str, stated: str, text_columns: Sequence[str] = ()) -> str:
     """Returns the task that is stated or, for "auto", the one that the labels of all splits speak of.
 
     Raises:
         UserError: a table has no such column.
     """
     for table in tables.values():
-        _check_column(table, "data.label", label_column)
+        _check_column(table, "data.label", label_column, text_columns)
     return task_of([table.frame[label_column] for table in tables.values()]) if stated == "auto" else stated
 
 
@@ -59,9 +69,9 @@ def clean_rows(table: Table, text_columns: Sequence[str], label_column: str | No
         UserError: there are no rows, a column is missing, a text is empty or a label is missing or of another kind.
     """
     for column in text_columns:
-        _check_column(table, "data.text", column)
+        _check_column(table, "data.text", column, [*text_columns, *([] if label_column is None else [label_column])])
     if label_column is not None:
-        _check_column(table, "data.label", label_column)
+        _check_column(table, "data.label", label_column, text_columns)
     if table.frame.empty:
         raise UserError(f"{table.name} has no rows: give a file with rows.")
     texts = {name: _texts(table, column) for name, column in zip(("text_a", "text_b"), text_columns, strict=False)}
@@ -85,6 +95,13 @@ def check_labels(
         return [label_column]
     if task == "classification" and is_measure(names):
         _refuse_regression(tables, rows, label_column)
+    if task == "classification" and (odd := odd_among_measures(names)):
+        split = next(split for split, frame in rows.items() if frame["label"].isin(odd).any())
+        strange = rows[split]["label"].isin(odd)
+        raise UserError(
+            f"{_first(tables[split], strange)}: the label {rows[split]['label'][strange].iloc[0]!r} in column {label_column!r} "
+            "is no number, and nearly all others are measured ones; correct it or remove the row."
+        )
     if not names:
         raise UserError(
             f"{train.name}: no row has any label in column {label_column!r}; set data.label to the column with labels."
@@ -112,8 +129,10 @@ def check_enough_numbers(rows: Mapping[str, pd.DataFrame], source: str) -> None:
         raise UserError(f"{source} has only {count} different texts, regression needs at least {10 * MIN_CLASS_ROWS}; add rows.")
 
 
-def check_class_sizes(rows: Mapping[str, pd.DataFrame], names: Sequence[str], source: str) -> None:
+def check_class_sizes(rows: Mapping[str, pd.DataFrame], names: Sequence[str], source: str, conflicts: int = 0) -> None:
     """Checks that every class has enough different texts to be in every split.
+
+    `conflicts` are rows that were left out because their text has other labels, too.
 
     Raises:
         UserError: a class has fewer than MIN_CLASS_ROWS of them.
@@ -124,8 +143,12 @@ def check_class_sizes(rows: Mapping[str, pd.DataFrame], names: Sequence[str], so
         name = names[int(counts.idxmin())]
         raise UserError(
             f"{source}: class {name!r} has only {smallest} different texts, at least {MIN_CLASS_ROWS} are needed so that "
-            "it can be in every split; add rows of it or leave the class out."
+            f"it can be in every split; add rows of it or leave the class out.{_conflicts(conflicts)}"
         )
+
+
+def _conflicts(rows: int) -> str:
+    return f" {rows} rows do not count, since their text has another label as often or more often." if rows else ""
 
 
 def check_every_class_everywhere(splits: Mapping[str, pd.DataFrame], names: Sequence[str], source: str) -> None:
@@ -154,16 +177,12 @@ def _refuse_regression(tables: Mapping[str, Table], rows: Mapping[str, pd.DataFr
             )
 
 
-def _check_column(table: Table, key: str, column: str) -> None:
+def _check_column(table: Table, key: str, column: str, taken: Sequence[str]) -> None:
     known = [str(name) for name in table.frame.columns]
     if column in known:
         return
-    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-        if len(known) == 1 and separator in known[0]:
-            raise UserError(
-                f"{table.name} has {name} between its columns ({known[0]!r}): save it as a CSV with commas, or as .tsv with tabs."
-            )
-    lowered = {name.lower(): name for name in known}
+    refuse_other_delimiter(table.name, known)
+    lowered = {name.lower(): name for name in known if name not in taken}
     near = difflib.get_close_matches(column.lower(), lowered, n=1, cutoff=0.0)
     hint = f"; did you mean {key}={lowered[near[0]]}?" if near else "."
     raise UserError(f"{table.name} has no column {column!r} ({key}), its columns are {', '.join(known)}{hint}")
@@ -192,6 +211,12 @@ def _labels(table: Table, column: str, task: str) -> pd.Series:
     cells = table.frame[column]
     _refuse_bytes(table, column)
     if task == "multilabel":
+        nested = np.array([_nested(cell) for cell in cells])
+        if nested.any():
+            raise UserError(
+                f"{_first(table, nested)}: the label in column {column!r} is an object or has one in its list; write a list of "
+                "strings or numbers."
+            )
         found = label_sets(cells)
     else:
         lists = structured(cells)
@@ -201,6 +226,9 @@ def _labels(table: Table, column: str, task: str) -> pd.Series:
                 "one string or number, or a list in every row for multi-label."
             )
         found = class_names(cells)
+    broken = np.array([_SURROGATE.search(str(name)) is not None for name in found])
+    if broken.any():
+        raise UserError(f"{_first(table, broken)}: a label in column {column!r} holds half a surrogate pair; write it as UTF-8.")
     missing = found.isna()
     if missing.any():
         raise UserError(
@@ -216,6 +244,11 @@ def _labels(table: Table, column: str, task: str) -> pd.Series:
             "data.task=regression needs; correct it or remove the row."
         )
     return measured
+
+
+def _nested(cell: object) -> bool:
+    parts = cell if isinstance(cell, list | np.ndarray) else [cell]
+    return any(isinstance(part, list | dict | np.ndarray) for part in parts)
 
 
 def _refuse_bytes(table: Table, column: str) -> None:

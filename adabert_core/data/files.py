@@ -25,6 +25,7 @@ import pyarrow.parquet
 from adabert_core.errors import UserError
 
 COMPRESSIONS = (".gz", ".bz2", ".zst")
+_PACKED = {"gzip": b"\x1f\x8b", "bz2": b"BZh", "zstd": b"\x28\xb5\x2f\xfd"}
 _BLOCK_BYTES = 64 * 2**20
 
 
@@ -69,13 +70,20 @@ def read_file(path: Path) -> Table:
     if kind is None:
         raise UserError(f"{path}: this kind of file is not known; data.source reads {formats()}.")
     try:
-        with pa.input_stream(str(path), compression="detect") as stream:
+        with pa.input_stream(str(path), compression=_compression(path)) as stream:
             content = stream.read()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}): check the file and its permissions.") from error
     if not content.removeprefix(codecs.BOM_UTF8).strip():
         raise UserError(f"{path} is empty: give a file with rows.")
     return _READERS[kind](str(path), content)
+
+
+def _compression(path: Path) -> str | None:
+    """How a file is packed, by its first bytes: a suffix may be missing or in capitals."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((name for name, mark in _PACKED.items() if start.startswith(mark)), None)
 
 
 def _decoded(name: str, content: bytes) -> str:
@@ -154,13 +162,28 @@ def _record_count(records: Iterator[tuple[int, list[str]]]) -> int | None:
 
 
 def _raise_first_ragged(name: str, records: Iterator[tuple[int, list[str]]], delimiter: str) -> None:
-    width = len(next(records)[1])
+    header = next(records)[1]
+    refuse_other_delimiter(name, header)
+    width = len(header)
     for line, fields in records:
         if len(fields) != width:
             mark = "tabs" if delimiter == "\t" else "commas, quotes or line ends"
             raise UserError(
                 f"{name}, line {line}: {len(fields)} fields where the header has {width}; "
                 f"remove or quote {mark} inside texts and close every quote."
+            )
+
+
+def refuse_other_delimiter(name: str, columns: list[str]) -> None:
+    """Refuses a header of one column that has another delimiter in it.
+
+    Raises:
+        UserError: it does.
+    """
+    for separator, what in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(columns) == 1 and separator in columns[0]:
+            raise UserError(
+                f"{name} has {what} between its columns ({columns[0]!r}): save it as a CSV with commas, or as .tsv with tabs."
             )
 
 
@@ -182,7 +205,7 @@ def _read_json_lines(name: str, content: bytes) -> Table:
     for number in numbers:
         try:
             records.append(json.loads(lines[number - 1]))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{name}, line {number}: not a JSON object ({error}); write one object per line.") from error
     return Table(name, _frame(name, records, lambda row: numbers[row]), lambda row: numbers[row])
 
@@ -190,6 +213,8 @@ def _read_json_lines(name: str, content: bytes) -> Table:
 def _read_json_list(name: str, text: str) -> Table:
     try:
         records = json.loads(text)
+    except RecursionError as error:
+        raise UserError(f"{name}: not JSON that can be read, it is nested too deeply; write one object per line.") from error
     except json.JSONDecodeError as error:
         place = f"{name}, line {error.lineno}"
         raise UserError(f"{place}: not JSON ({error.msg}); give a list of objects or one object per line.") from error
@@ -201,12 +226,17 @@ def _frame(name: str, records: list[Any], line: Callable[[int], int | None]) -> 
     if odd is not None:
         place = Table(name, pd.DataFrame(), line).place(odd)
         raise UserError(f"{place}: {type(records[odd]).__name__} found where an object with named fields is needed.")
-    return pd.DataFrame(records, dtype=object)
+    if not any(records):
+        raise UserError(f"{name} has no rows: give a file with rows.")
+    try:
+        return pd.DataFrame(records, dtype=object)
+    except UnicodeEncodeError as error:
+        raise UserError(f"{name}: the column name {error.object!r} holds half a surrogate pair; write it as UTF-8.") from error
 
 
 def _read_parquet(name: str, content: bytes) -> Table:
     try:
-        frame = pyarrow.parquet.read_table(pa.BufferReader(content)).to_pandas()
+        frame = pyarrow.parquet.read_table(pa.BufferReader(content)).to_pandas(ignore_metadata=True)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name} cannot be read as Parquet ({reason}); write it again.") from error

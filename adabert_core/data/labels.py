@@ -47,6 +47,12 @@ def is_measure(names: Collection[str]) -> bool:
     return all(_NUMBER.fullmatch(name) for name in names) and not all(_WHOLE.fullmatch(name) for name in names)
 
 
+def odd_among_measures(names: Collection[str]) -> set[str]:
+    """Returns the few names that are no numbers where nearly all are, and not whole ones: typing errors in a regression."""
+    known = {name for name in names if _NUMBER.fullmatch(name)}
+    return set(names) - known if is_measure(known) and len(known) >= 0.9 * len(names) else set()
+
+
 def task_of(columns: Sequence[pd.Series]) -> str:
     """Returns the task that the label columns of all files speak of: lists, numbers with decimals, or else classes."""
     cells = pd.concat([column.astype(object) for column in columns]).dropna()

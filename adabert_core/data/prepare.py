@@ -65,7 +65,7 @@ def _read(config: DataConfig) -> tuple[str, list[str], dict[str, pd.DataFrame], 
     """Returns the task, the text columns, the splits and unlabeled text, the class names and the counts of removed rows."""
     text_columns = checks.check_columns_setting(config.text, config.label)
     tables = read_source(config.source, config.label)
-    task = checks.choose_task(tables, config.label, config.task)
+    task = checks.choose_task(tables, config.label, config.task, text_columns)
     rows = {split: checks.clean_rows(table, text_columns, config.label, task) for split, table in tables.items()}
     names = checks.check_labels(tables, rows, config.label, task)
     del tables  # with millions of rows each copy of the text counts
@@ -89,7 +89,7 @@ def _split(
     if task == "regression":
         checks.check_enough_numbers(distinct, config.source)
     else:
-        checks.check_class_sizes(distinct, names, config.source)
+        checks.check_class_sizes(distinct, names, config.source, removed["conflicting_labels"])
     parts = splits.complete_splits(distinct, config.validation_fraction, config.test_fraction)
     parts, removed["over_max_train_rows"] = splits.limit_train(parts, config.max_train_rows)
     if task != "regression":

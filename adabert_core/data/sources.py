@@ -68,6 +68,8 @@ def read_unlabeled(source: str, text: Sequence[str], label: str = "") -> dict[st
 
 
 def _read_place(source: str, read_folder: Callable[[Path], dict[str, Table]]) -> dict[str, Table]:
+    if not source.strip():
+        raise UserError("data.source is empty: name a file, a folder or another source.")
     if source.startswith("s3://"):
         return _read_s3(source, read_folder)
     if "://" in source:
@@ -129,9 +131,13 @@ def _read_reviews(source: str) -> Table:
 def _read_folder(folder: Path) -> dict[str, Table]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        split = _split_of(path.name.partition(".")[0])
-        if split is None or not path.is_file() or file_format(path) is None:
+        split = _split_of(re.split(r"[.-]", path.name, maxsplit=1)[0])
+        if split is None:
             continue
+        if "-" in path.name.partition(".")[0] or not path.is_file() or file_format(path) is None:
+            raise UserError(
+                f"{path} looks like the {split} split and cannot be read: give one file {split} ({formats()}), or move it away."
+            )
         if split in found:
             raise UserError(f"{folder} has two files for {split}, {found[split].name} and {path.name}; remove one.")
         found[split] = path

@@ -31,6 +31,12 @@ def rows_with(line, row):
             r"rows\.csv, line 42: the label in column 'label' is missing \(12 such rows\)",
         ),
         ([*NUMBERS, ("x", "NA")], {}, r"rows\.csv, line 122: the label in column 'label' is missing \(1 such rows\)"),
+        ([*NUMBERS, ("x", "-")], {}, r"rows\.csv, line 122: the label '-' in column 'label' is no number, and nearly all others"),
+        (
+            [HEADER, *((f"t{i // 2}", "ab"[i % 2]) for i in range(80))],
+            {},
+            r"class 'a' has only 0 different texts, .* 80 rows do not count, since their text has another label",
+        ),
         (rows_with(5, ("x", "c")), {}, r"class 'c' has only 1 different texts, at least 10 are needed"),
         (rows_with(5, ("x",)), {}, r"rows\.csv, line 5: 1 fields where the header has 2"),
         (

