@@ -43,20 +43,25 @@ def head_order(own: Sequence[str], labels: Sequence[str]) -> list[int]:
     return [known[name] for name in wanted] if same else []
 
 
-def probes_at_chance(accuracy: np.ndarray, likelihood: np.ndarray, labels: np.ndarray) -> str:
+def probes_at_chance(accuracy: np.ndarray, likelihood: np.ndarray, recall: np.ndarray, labels: np.ndarray) -> str:
     """Says that no layer's probe tells more on validation than how large the classes are.
 
-    None is right more often than the largest class is large, by more than a standard error, and none gives the labels more
-    likelihood than the classes' shares do: of rare classes a probe may know much and still never answer one.
+    None is right more often than the largest class is large, by more than a standard error; none gives the labels more
+    likelihood than the classes' shares do; none has a mean recall above chance by more than two standard errors. Of rare
+    classes a probe may know much and still never answer one, or answer them too often and too surely.
 
     Args:
         accuracy: (J + 1,) of every layer's probe.
         likelihood: (J + 1,) mean log likelihood of the labels, in nats.
+        recall: (J + 1,) mean of the classes' recalls.
         labels: (rows,) classes.
     """
-    majority, shares = largest_class(labels), np.bincount(labels) / len(labels)
-    prior = float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
-    if accuracy.max() > majority + np.sqrt(majority * (1 - majority) / len(labels)) or likelihood.max() > prior:
+    majority, counts = largest_class(labels), np.bincount(labels)
+    counts = counts[counts > 0]
+    prior = float((counts / len(labels) * np.log(counts / len(labels))).sum())
+    fair = (1 + np.sqrt((1 / counts).sum())) / len(counts)  # a recall's standard error is at most half of 1 / sqrt(rows)
+    lucky = majority + np.sqrt(majority * (1 - majority) / len(labels))
+    if accuracy.max() > lucky or likelihood.max() > prior or recall.max() > fair:
         return ""
     return (
         f"no teacher layer's probe is better than always answering the largest class ({accuracy.max():.3f} at best, "

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from sklearn.metrics import recall_score
 
 from adabert_core.artifacts import write_json
 from adabert_core.augment import augment, copied_length, nearest_tokens
@@ -92,7 +93,8 @@ def run(
         accuracy = task.layer_scores(kept_probes, validation_labels)
         if isinstance(task, Classification) and task.class_weights is None:  # weights give accuracy away for rare classes
             said = task.log_likelihoods(kept_probes, validation_labels)
-            frame.warn(probes_at_chance(accuracy, said, validation_labels))
+            recall = np.array([recall_score(validation_labels, given, average="macro") for given in kept_probes.argmax(2).T])
+            frame.warn(probes_at_chance(accuracy, said, recall, validation_labels))
         likelihood = task.log_likelihoods(real_probes, train_labels)
         write_json(
             frame.path / "targets.json",

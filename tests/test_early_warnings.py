@@ -74,9 +74,12 @@ def test_head_of_a_teacher_with_the_classes_in_another_order_is_put_into_the_dat
 def test_probes_are_at_chance_only_if_all_are():
     prior = 0.6 * np.log(0.6) + 0.4 * np.log(0.4)
     worse, better = np.array([prior - 0.1, prior - 0.01, prior - 0.2]), np.array([prior - 0.1, prior + 0.01, prior - 0.2])
-    assert "0.640 at best, 0.600" in probes_at_chance(np.array([0.6, 0.64, 0.5]), worse, LABELS)  # a standard error is 0.049
-    assert probes_at_chance(np.array([0.6, 0.66, 0.5]), worse, LABELS) == ""
-    assert probes_at_chance(np.array([0.6, 0.6, 0.5]), better, LABELS) == ""  # never answers the rare class, but knows of it
+    chance, told = np.array([0.5, 0.59, 0.5]), np.array([0.5, 0.61, 0.5])  # two standard errors of the mean recall are 0.102
+    said = probes_at_chance(np.array([0.6, 0.64, 0.5]), worse, chance, LABELS)
+    assert "0.640 at best, 0.600" in said  # a standard error is 0.049
+    assert probes_at_chance(np.array([0.6, 0.66, 0.5]), worse, chance, LABELS) == ""
+    assert probes_at_chance(np.array([0.6, 0.6, 0.5]), better, chance, LABELS) == ""  # never answers the rare class, but knows it
+    assert probes_at_chance(np.array([0.6, 0.6, 0.5]), worse, told, LABELS) == ""  # answers it too often
 
 
 def test_cell_without_a_convolution_is_collapsed():
