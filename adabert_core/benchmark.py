@@ -27,12 +27,12 @@ from adabert_core.report import (
 )
 from adabert_core.report_html import write_html, write_pictures
 from adabert_core.reproduce import reproduction
-from adabert_core.runtime import make_accelerator, seed_everything
+from adabert_core.runtime import make_accelerator, parameter_count, seed_everything
 from adabert_core.stages import StageReport, peak_memory_bytes, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.target_rows import read_targets
 from adabert_core.teacher import load_teacher
-from adabert_core.timing import parameter_count, time_all
+from adabert_core.timing import time_all
 from adabert_core.tracking import Tracker
 
 log = logging.getLogger(__name__)

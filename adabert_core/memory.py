@@ -1,8 +1,10 @@
-"""What glibc's allocator does with freed memory. Elsewhere than on glibc nothing is asked and nothing changes."""
+"""Memory of this process: how much, and what glibc's allocator does with freed one (elsewhere nothing is asked of it)."""
 
+import contextlib
 import ctypes
 import functools
 import gc
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
@@ -20,3 +22,11 @@ def give_memory_back() -> None:
     gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
+
+
+def status_bytes(field: str) -> int:
+    """What the kernel says of this process: VmRSS is its memory now, VmHWM the most so far; 0 where it does not say."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
+    return 0

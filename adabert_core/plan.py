@@ -24,6 +24,7 @@ from adabert_core.config import RunConfig
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.data.splits import SPLITS, UNLABELED
 from adabert_core.errors import UserError
+from adabert_core.memory import status_bytes
 from adabert_core.report import aligned
 from adabert_core.stages import STAGES, run_stage, stage_frame
 from adabert_core.storage import Checkpoints
@@ -91,7 +92,7 @@ def make_plan(config: RunConfig, seconds: float | None = None, dataset: Path | N
     Raises:
         UserError: the rows, the teacher or a setting cannot be used, or the run would not fit into the memory there is.
     """
-    idle = resident_bytes() + _ALLOWANCE
+    idle = status_bytes("VmRSS") + _ALLOWANCE
     with tempfile.TemporaryDirectory(prefix="adabert-plan-") as folder, _quiet():
         scratch = Path(folder)
         if dataset is None:
@@ -195,14 +196,6 @@ def available_bytes() -> float:
         with suppress(OSError, ValueError):  # "max" is no number
             found.append(float((Path("/sys/fs/cgroup") / place).read_text()))
     return min(found)
-
-
-def resident_bytes() -> float:
-    """Memory of this process now; 0 where the system does not say."""
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return float(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
-    return 0.0
 
 
 def _line(part: Work, speeds: dict[str, float], idle: float) -> Line:

@@ -16,7 +16,7 @@ from adabert_core.artifacts import read_manifest, write_json
 from adabert_core.config import RetrainConfig, check_inheritance
 from adabert_core.early_warnings import behind_static, static_baseline
 from adabert_core.export import FP32, INT8, export_int8, export_student, onnx_logits, open_session
-from adabert_core.runtime import make_accelerator
+from adabert_core.runtime import make_accelerator, parameter_count
 from adabert_core.search_space import Genotype
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
@@ -70,7 +70,7 @@ def run(
         if isinstance(targets.task, Classification):
             static = frame.metrics["static_baseline_score"] = static_baseline(targets)
             frame.warn(behind_static(frame.metrics["validation_score"], static, targets.info["metric"]))
-        frame.metrics["parameters"] = sum(p.numel() for p in student.parameters())
+        frame.metrics["parameters"] = parameter_count(student)
         tracker.artifact(frame.path / "genotype.json")
         log.info(
             "student: %.2f M parameters, validation %s %.4f", frame.metrics["parameters"] / 1e6, targets.info["metric"], score

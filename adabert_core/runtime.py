@@ -73,3 +73,8 @@ def seed_everything(seed: int) -> torch.Generator:
     np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries below still draw from it
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed + 1)
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Parameters of a torch model, shared ones once."""
+    return sum(p.numel() for p in model.parameters())

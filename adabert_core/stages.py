@@ -28,6 +28,7 @@ from adabert_core.artifacts import (
 )
 from adabert_core.errors import UserError
 from adabert_core.imports import collector_paused, imported
+from adabert_core.memory import status_bytes
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
 
@@ -255,10 +256,7 @@ def stage_frame(name: str, config: Any, inputs: dict[str, Path], output: Path, t
 
 def peak_memory_bytes() -> int:
     """Peak resident memory of this process since the stage started (since process start where /proc is missing)."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _reset_peak_memory() -> None:

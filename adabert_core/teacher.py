@@ -26,7 +26,7 @@ from adabert_core.early_warnings import head_order, other_labels
 from adabert_core.errors import UserError
 from adabert_core.evaluate import Best, predict_logits
 from adabert_core.probes import pool_states
-from adabert_core.runtime import make_accelerator, seed_everything
+from adabert_core.runtime import make_accelerator, parameter_count, seed_everything
 from adabert_core.stages import StageReport, stage_frame
 from adabert_core.storage import Checkpoints
 from adabert_core.tasks import Task
@@ -103,7 +103,7 @@ def run(
             frame.warn(f"the teacher is no better than {said}: check data.label, or raise teacher.min_steps")
         teacher.save(frame.path)
         frame.metrics.update({f"validation_{name}": value for name, value in found.items()})
-        frame.metrics["parameters"] = sum(p.numel() for p in model.parameters())
+        frame.metrics["parameters"] = parameter_count(model)
     checkpoints.clear(frame.checkpoint_key)
     return frame.finished
 

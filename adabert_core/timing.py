@@ -16,6 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from adabert_core.config import BenchmarkConfig
 from adabert_core.export import INPUTS, open_session, session_to_time
 from adabert_core.latency import Timed, onnx_call, random_batch, rows_in_turns, settings_to_time, torch_call, with_speedups
+from adabert_core.runtime import parameter_count
 from adabert_core.student import AdaBertForSequenceClassification
 from adabert_core.teacher import Teacher
 
@@ -111,8 +112,3 @@ def rows_on_gpu(
 def vocabulary(model: Any) -> int:
     """How many ids a model knows."""
     return int(model.config.vocab_size)
-
-
-def parameter_count(model: torch.nn.Module) -> int:
-    """Parameters of a torch model, shared ones once."""
-    return sum(p.numel() for p in model.parameters())

@@ -13,6 +13,7 @@ import torch
 
 from adabert_core.config import BenchmarkConfig, RunConfig, SearchConfig
 from adabert_core.latency import settings_to_time
+from adabert_core.runtime import parameter_count
 from adabert_core.scoring import scored_at_once
 from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, operation_size
 from adabert_core.target_rows import TargetRows
@@ -84,7 +85,7 @@ def sizes_of(model: Any) -> TeacherSizes:
     hidden = int(settings.hidden_size)
     inner = int(getattr(settings, "intermediate_size", None) or 4 * hidden)
     vocabulary = int(model.get_input_embeddings().num_embeddings)
-    return TeacherSizes(sum(p.numel() for p in model.parameters()), hidden, inner, int(settings.num_hidden_layers), vocabulary)
+    return TeacherSizes(parameter_count(model), hidden, inner, int(settings.num_hidden_layers), vocabulary)
 
 
 def _teacher(config: RunConfig, rows: Rows) -> Work:
