@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from adabert_core.artifacts import read_manifest, write_manifest
 from adabert_core.config_file import load_run_config, parse_section
 from adabert_core.data.dataset import read_dataset
 from adabert_core.runner import run_all
 from adabert_core.serving import Predictor
-from adabert_core.stages import run_stage
+from adabert_core.stages import STAGES, run_stage
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
 from tests.conftest import sentences
@@ -49,11 +50,21 @@ def client_of(uri: str):
 
 
 def register(run: Path, uri: str, output: Path, dataset: Path | None = None, patience: float = 60.0, **gate) -> dict:
-    inputs = {"dataset": dataset or run / "prepare_data", "student": run / "retrain", "benchmark": run / "benchmark"}
+    inputs = {"dataset": dataset or run / "prepare_data", "student": run / "retrain"}
+    inputs["benchmark"] = measured(run, inputs, output.with_name(f"{output.name}-benchmark"))
     config = parse_section("register", {"model_name": "m", "min_retention": 0.0, **gate})
     tracker = Tracker(uri, "adabert", str(output), "test", patience)
     run_stage("register", config, inputs, output, tracker=tracker, checkpoints=Checkpoints(None))
     return json.loads((output / "decision.json").read_text())
+
+
+def measured(run: Path, inputs: dict[str, Path], folder: Path) -> Path:
+    """The run's benchmark as if it had been made of these inputs."""
+    shutil.copytree(run / "benchmark", folder)
+    manifest = read_manifest(folder, "benchmark")
+    digests = {name: read_manifest(path, STAGES["register"].inputs[name]).digest for name, path in inputs.items()}
+    write_manifest(folder, dataclasses.replace(manifest, parents={**manifest.parents, **digests}))
+    return folder
 
 
 def prepared(rows: list[tuple[str, str]], folder: Path) -> Path:
