@@ -114,23 +114,25 @@ def check_place(target: Path, stage: str) -> None:
     Raises:
         UserError: something else is there, or we are in it.
     """
+    if not (target.exists() or target.is_symlink()) or _is_of(target, stage):
+        return
     here, place = Path.cwd(), target.resolve()
     if place == here or place in here.parents:
         raise UserError(f"--output {target} is the current folder or holds it: name a new one, which {stage} makes.")
-    if not (target.exists() or target.is_symlink()) or _is_of(target, stage):
+    if place.is_dir() and not any(place.iterdir()):
         return
     raise UserError(f"--output {target} is there and was not written by {stage}, which would replace it: name another place.")
 
 
 def _is_of(target: Path, stage: str) -> bool:
-    if not target.is_dir() or not any(target.iterdir()):
-        return target.is_dir()
+    """True for a directory with the stage's manifest, or with what is left of one."""
     try:
-        return json.loads((target / MANIFEST).read_text(encoding="utf-8"))["stage"] == stage
-    except FileNotFoundError:
+        text = (target / MANIFEST).read_text(encoding="utf-8", errors="replace")
+        return json.loads(text)["stage"] == stage
+    except ValueError:
+        return not text.strip("\0 \n") or text.startswith('{\n  "config"')  # as write_manifest begins one
+    except (OSError, KeyError, TypeError):
         return False
-    except (ValueError, KeyError, TypeError):
-        return True  # damaged
 
 
 def _rename_unless_there(source: Path, target: Path) -> None:

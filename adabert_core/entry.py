@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from adabert_core.artifacts import read_json, write_json
 from adabert_core.config_file import parse_section
-from adabert_core.errors import UserError
+from adabert_core.errors import UserError, system_said
 from adabert_core.stages import STAGES, StageReport, outside_content, run_stage
 from adabert_core.storage import Checkpoints, open_store
 from adabert_core.tracking import Tracker
@@ -86,14 +86,17 @@ def _carried(inputs: dict[str, Path], output: Path | None) -> Iterator[dict[str,
 
 @contextlib.contextmanager
 def _one_sentence() -> Iterator[None]:
-    """Turns a user's mistake inside the block into one line of the log and exit code 2."""
+    """Turns a user's mistake inside the block, or what the system refuses, into one line of the log and exit code 2."""
     show_log(sys.stdout)
     try:
         yield
-    except UserError as error:
+    except Exception as error:
+        said = str(error) if isinstance(error, UserError) else system_said(error)
+        if not said:
+            raise
         if target := os.environ.get("ADABERT_ERROR_FILE"):
-            Path(target).write_text(str(error), encoding="utf-8")
-        logging.getLogger(__name__).error("%s", error)
+            Path(target).write_text(said, encoding="utf-8")
+        logging.getLogger(__name__).error("%s", said)
         sys.exit(2)
 
 

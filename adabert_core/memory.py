@@ -1,4 +1,4 @@
-"""Memory of this process: how much, and what glibc's allocator does with freed one (elsewhere nothing is asked of it)."""
+"""Memory of this process: how much, and what glibc's allocator does with what is freed (no other is asked)."""
 
 import contextlib
 import ctypes

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from adabert_core.api import load
-from adabert_core.artifacts import read_json, read_manifest
+from adabert_core.artifacts import MANIFEST, parse_manifest, read_json, read_manifest
 from adabert_core.data.checks import check_columns_setting, clean_rows
 from adabert_core.data.dataset import Dataset, read_dataset
 from adabert_core.data.files import Table
@@ -160,8 +160,8 @@ def _seen(rows: pd.DataFrame, dataset: Dataset) -> dict[str, int]:
 
 def _test_score(run: Path, student: str, precision: str) -> float | None:
     """What the benchmark of this very student (its digest) found, None without one."""
-    benchmark = run / "benchmark"
-    if not benchmark.is_dir() or read_manifest(benchmark, "benchmark").parents["student"] != student:
+    report, manifest = (run / "benchmark" / name for name in ("report.json", MANIFEST))
+    if not report.is_file() or not manifest.is_file() or parse_manifest(manifest).parents.get("student") != student:
         return None
-    test = read_json(benchmark / "report.json")["student"]["metrics"]["test"]
+    test = read_json(report)["student"]["metrics"]["test"]
     return float(test["int8" if precision == "int8" and "int8" in test else "onnx"]["score"])

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from adabert_core.errors import UserError
+from adabert_core.errors import UserError, system_said
 from adabert_core.imports import imported
 from adabert_core.runtime import usable_cores
 from adabert_core.storage import Checkpoints, open_store
@@ -175,8 +175,9 @@ def _child(job: Job, sentence: Path) -> None:
     show_log(sys.stderr)
     try:
         _work(job)
-    except UserError as error:
-        sentence.write_text(str(error), encoding="utf-8")
+    except Exception as error:
+        if said := str(error) if isinstance(error, UserError) else system_said(error):
+            sentence.write_text(said, encoding="utf-8")
         raise
 
 

@@ -43,7 +43,7 @@ def run(
         tags = {
             "adabert.student": student,
             "adabert.labels": json.dumps(dataset.labels),
-            "adabert.retention": f"{report['retention']:.6f}",
+            "adabert.retention": f"{served(report)['retention']:.6f}",
             "adabert.export": export,
             **findable(report),
         }
@@ -130,17 +130,14 @@ def decide(
     margin. `held` is the champion's score there, None where there is none or where `obstacle` says why it has none. `task` is
     the champion's, which one label that looks like a number of another kind would change: that takes no alias away.
     """
-    student = report["student"]
-    int8 = (student["int8"] or {}).get("passed", False)  # score, retention and latency are of what is served
-    score = student["metrics"]["test"]["int8" if int8 else "onnx"]["score"]
-    row = headline_latency(report, "onnx-int8" if int8 else "onnx")
+    found = served(report)
+    score, row = found["score"], found["row"]
     against: list[str] = []
     reasons: list[str] = []
-    kept = retention(score, report["teacher"]["metrics"]["test"]["score"])
-    said = f"retention {kept:.3f}, needed {config.min_retention:.3f}"
-    (reasons if kept >= config.min_retention else against).append(said)
+    said = f"retention {found['retention']:.3f}, needed {config.min_retention:.3f}"
+    (reasons if found["retention"] >= config.min_retention else against).append(said)
     if config.max_latency_ms is not None:
-        taken = f"{row['p50_ms']:.2f} ms {'in int8 ' if int8 else ''}at length {row['length']}"
+        taken = f"{row['p50_ms']:.2f} ms {'in int8 ' if row['runtime'] == 'onnx-int8' else ''}at length {row['length']}"
         said = f"{taken}, allowed {config.max_latency_ms:.2f} ms"
         (reasons if row["p50_ms"] <= config.max_latency_ms else against).append(said)
     if held is not None:
@@ -151,6 +148,14 @@ def decide(
     if obstacle:
         reasons.append(obstacle)
     return {"alias": "challenger" if against else "champion", "score": score, "reasons": against or reasons}
+
+
+def served(report: dict[str, Any]) -> dict[str, Any]:
+    """Test score, retention and headline latency row of the network that is served: int8 where that has passed."""
+    int8 = (report["student"]["int8"] or {}).get("passed", False)
+    score = report["student"]["metrics"]["test"]["int8" if int8 else "onnx"]["score"]
+    kept = retention(score, report["teacher"]["metrics"]["test"]["score"])
+    return {"score": score, "retention": kept, "row": headline_latency(report, "onnx-int8" if int8 else "onnx")}
 
 
 def decision_text(decision: dict[str, Any], model_name: str) -> str:

@@ -19,6 +19,7 @@ from adabert_core.artifacts import (
     Manifest,
     check_place,
     digest_of,
+    file_digest,
     git_sha,
     list_files,
     read_manifest,
@@ -204,7 +205,7 @@ def is_done(name: str, config: Any, inputs: dict[str, Path], output: Path) -> bo
     same = (manifest.package_version, manifest.config, manifest.parents) == (__version__, dataclasses.asdict(config), parents)
     if not same or manifest.outside != outside_content(name, config):
         return False
-    if list_files(output) != manifest.files:
+    if any(file_digest(output / name) != digest for name, digest in manifest.files.items()):
         log.warning("%s: a file of %s is damaged, so the stage runs again", name, output)
         return False
     return True

@@ -148,7 +148,7 @@ class Checkpoints:
             if read_json(folder / _SEAL)["sha256"] != file_digest(folder / _STATE):
                 raise ValueError("digest differs")
             return torch.load(folder / _STATE, weights_only=True, map_location="cpu")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, UserError) as error:
             log.warning("checkpoint %s is damaged (%s); starting this stage over", key, error)
             return None
 

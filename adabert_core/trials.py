@@ -76,7 +76,7 @@ def choose_by_trials(
     fitting = [next((cell for cell in depths if fits(cell)), None) for depths in others]
     tried |= {cell: attempt(cell, trial) for cell in fitting if cell is not None}
     tried = {cell: result for cell, result in tried.items() if fits(cell)} or tried
-    tried = {cell: result for cell, result in tried.items() if cell not in other_depths}
+    tried = {cell: result for cell, result in tried.items() if cell not in other_depths} or tried
     if finalists > 1:
         longer = trial._replace(config=dataclasses.replace(trial.config, min_steps=final_steps, max_steps=final_steps))
         tried = {cell: attempt(cell, longer) for cell in sorted(tried, key=objective)[:finalists]}

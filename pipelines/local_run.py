@@ -24,6 +24,7 @@ from adabert_core.artifact_store import at_hand
 from adabert_core.artifacts import (
     MANIFEST,
     Manifest,
+    check_place,
     digest_of,
     file_digest,
     link_tree,
@@ -57,6 +58,8 @@ def run_local(config: RunConfig, output: Path, *, cache: bool, containers: Conta
         UserError: a task said so.
         RuntimeError: a task failed.
     """
+    for stage in STAGES:
+        check_place(output / stage, stage)
     output = output.absolute()
     file = output / "kfp" / "pipeline.yaml"
     config = _reachable(config, containers.artifact_uri) if containers else absolute(config)

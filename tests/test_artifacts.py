@@ -206,14 +206,18 @@ def test_only_its_own_directory_is_replaced(tmp_path, monkeypatch):
     write_manifest(own, MANIFEST)
     (own / "genotype.json").write_text("{}")
     check_place(own, "search")
-    (own / "manifest.json").write_text("dama")
-    check_place(own, "search")
+    for rest in ("", (own / "manifest.json").read_text()[:40]):
+        (own / "manifest.json").write_text(rest)
+        check_place(own, "search")
     write_manifest(own, dataclasses.replace(MANIFEST, stage="retrain"))
     (tmp_path / "rows.csv").write_text("text,label")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "todo.txt").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for place in ("search", "rows.csv", "notes", "link", ""):
+    for number, content in enumerate(('{"name": "app"}', "[1, 2]", "// comment\n{}")):
+        (tmp_path / f"app{number}").mkdir()
+        (tmp_path / f"app{number}" / "manifest.json").write_text(content)
+    for place in ("search", "rows.csv", "notes", "link", "", "app0", "app1", "app2"):
         with pytest.raises(UserError, match="was not written by search, which would replace it"):
             check_place(tmp_path / place, "search")
     monkeypatch.chdir(tmp_path / "empty")

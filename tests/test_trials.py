@@ -1,3 +1,4 @@
+import dataclasses
 import random
 
 import pytest
@@ -91,6 +92,9 @@ def test_another_cell_is_taken_where_the_favourite_is_never_in_time_and_one_cell
     assert (chosen.operations, chosen.depth) == (SECOND.operations, 2)
     chosen, _, _ = choose(monkeypatch, lambda genotype, steps: 0.3, fits=lambda genotype: False)
     assert (chosen.operations, chosen.depth) == (FAVOURITE.operations, 1)
+    odd = {"fits": lambda genotype: genotype == dataclasses.replace(FAVOURITE, depth=2)}  # one cell was timed on a busy machine
+    chosen, _, _ = choose(monkeypatch, lambda genotype, steps: 0.1 * genotype.depth, **odd)
+    assert (chosen.operations, chosen.depth) == (FAVOURITE.operations, 2)
 
 
 def test_cells_are_compared_with_their_cost_but_depths_without(monkeypatch):

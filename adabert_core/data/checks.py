@@ -57,6 +57,7 @@ def choose_task(tables: Mapping[str, Table], label_column: str, stated: str, tex
     """
     for table in tables.values():
         _check_column(table, "data.label", label_column, text_columns)
+        _refuse_surrogates(table, label_column)
     return task_of([table.frame[label_column] for table in tables.values()]) if stated == "auto" else stated
 
 
@@ -79,9 +80,15 @@ def clean_rows(table: Table, text_columns: Sequence[str], label_column: str | No
 
 
 def check_labels(
-    tables: Mapping[str, Table], rows: Mapping[str, pd.DataFrame], label_column: str, task: str = "classification"
+    tables: Mapping[str, Table],
+    rows: Mapping[str, pd.DataFrame],
+    label_column: str,
+    task: str = "classification",
+    stated: str = "auto",
 ) -> list[str]:
     """Returns the class names in order, or the column's name for regression; a class has its index here as its number.
+
+    `stated` is the task as the user has it: where that is classification, numbers and words may be mixed.
 
     Raises:
         UserError: the labels are measures, too many, of one class only, or not the same in every split.
@@ -95,12 +102,12 @@ def check_labels(
         return [label_column]
     if task == "classification" and is_measure(names):
         _refuse_regression(tables, rows, label_column)
-    if task == "classification" and (odd := odd_among_measures(names)):
+    if (task, stated) == ("classification", "auto") and (odd := odd_among_measures(names)):
         split = next(split for split, frame in rows.items() if frame["label"].isin(odd).any())
         strange = rows[split]["label"].isin(odd)
         raise UserError(
             f"{_first(tables[split], strange)}: the label {rows[split]['label'][strange].iloc[0]!r} in column {label_column!r} "
-            "is no number, and nearly all others are measured ones; correct it or remove the row."
+            "is no number, and nearly all others are measured ones; correct it, or set data.task=classification."
         )
     if not names:
         raise UserError(
@@ -210,6 +217,7 @@ def _texts(table: Table, column: str) -> pd.Series:
 def _labels(table: Table, column: str, task: str) -> pd.Series:
     cells = table.frame[column]
     _refuse_bytes(table, column)
+    _refuse_surrogates(table, column)
     if task == "multilabel":
         nested = np.array([_nested(cell) for cell in cells])
         if nested.any():
@@ -226,9 +234,6 @@ def _labels(table: Table, column: str, task: str) -> pd.Series:
                 "one string or number, or a list in every row for multi-label."
             )
         found = class_names(cells)
-    broken = np.array([_SURROGATE.search(str(name)) is not None for name in found])
-    if broken.any():
-        raise UserError(f"{_first(table, broken)}: a label in column {column!r} holds half a surrogate pair; write it as UTF-8.")
     missing = found.isna()
     if missing.any():
         raise UserError(
@@ -244,6 +249,17 @@ def _labels(table: Table, column: str, task: str) -> pd.Series:
             "data.task=regression needs; correct it or remove the row."
         )
     return measured
+
+
+def _refuse_surrogates(table: Table, column: str) -> None:
+    cells = table.frame[column]
+    if cells.dtype != object:
+        return
+    broken = np.array(
+        [any(isinstance(p, str) and _SURROGATE.search(p) for p in (cell if isinstance(cell, list) else [cell])) for cell in cells]
+    )
+    if broken.any():
+        raise UserError(f"{_first(table, broken)}: a label in column {column!r} holds half a surrogate pair; write it as UTF-8.")
 
 
 def _nested(cell: object) -> bool:

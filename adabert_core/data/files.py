@@ -12,6 +12,7 @@ import functools
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,8 @@ def _read_parquet(name: str, content: bytes) -> Table:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name} cannot be read as Parquet ({reason}); write it again.") from error
-    return Table(name, plain_cells(frame.reset_index(drop=True)))
+    unnamed = [column for column in frame.columns if re.fullmatch(r"__index_level_\d+__", str(column))]
+    return Table(name, plain_cells(frame.drop(columns=unnamed)))
 
 
 def plain_cells(frame: pd.DataFrame) -> pd.DataFrame:

@@ -67,7 +67,7 @@ def _read(config: DataConfig) -> tuple[str, list[str], dict[str, pd.DataFrame], 
     tables = read_source(config.source, config.label)
     task = checks.choose_task(tables, config.label, config.task, text_columns)
     rows = {split: checks.clean_rows(table, text_columns, config.label, task) for split, table in tables.items()}
-    names = checks.check_labels(tables, rows, config.label, task)
+    names = checks.check_labels(tables, rows, config.label, task, config.task)
     del tables  # with millions of rows each copy of the text counts
     parts, removed = _split(rows, names, config, task)
     if config.unlabeled is not None:

@@ -20,6 +20,7 @@ from adabert_core.data.files import Table, file_format, formats, plain_cells, re
 from adabert_core.errors import UserError
 
 log = logging.getLogger(__name__)
+_OTHER_DATA = frozenset(".xlsx .xls .ods .zip .7z .tar .xz .txt .dat .arrow .feather .orc .avro .pkl .pickle .npz .xml".split())
 
 SPLIT_NAMES = {
     "train": ("train",),
@@ -130,17 +131,20 @@ def _read_reviews(source: str) -> Table:
 
 def _read_folder(folder: Path) -> dict[str, Table]:
     found: dict[str, Path] = {}
+    odd: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        split = _split_of(re.split(r"[.-]", path.name, maxsplit=1)[0])
-        if split is None:
-            continue
-        if "-" in path.name.partition(".")[0] or not path.is_file() or file_format(path) is None:
-            raise UserError(
-                f"{path} looks like the {split} split and cannot be read: give one file {split} ({formats()}), or move it away."
-            )
-        if split in found:
-            raise UserError(f"{folder} has two files for {split}, {found[split].name} and {path.name}; remove one.")
-        found[split] = path
+        if split := _split_of(re.split(r"[.-]", path.name, maxsplit=1)[0]):
+            if "-" in path.name.partition(".")[0] or not path.is_file() or file_format(path) is None:
+                if path.is_dir() or {suffix.lower() for suffix in path.suffixes} & {*_OTHER_DATA, *formats().split(", ")}:
+                    odd.setdefault(split, path)
+                continue
+            if split in found:
+                raise UserError(f"{folder} has two files for {split}, {found[split].name} and {path.name}; remove one.")
+            found[split] = path
+    for split in sorted(odd.keys() - found.keys() - {"train"}):  # it would be carved from train, and nobody would know
+        raise UserError(
+            f"{odd[split]} looks like the {split} split and is not read: give one file {split} ({formats()}), or move it away."
+        )
     if "train" not in found:
         seen = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise UserError(f"{folder} has no train file ({formats()}), only {seen}; name the files train, validation and test.")

@@ -95,6 +95,8 @@ def test_failure_leaves_no_output(write, prepare, tmp_path):
         ({"text": "x"}, r"line 3: the label in column 'label' is missing"),
         ({"text": "x", "label": ["a", "b"]}, r"line 3: the label in column 'label' is a list or an object, which classification"),
         ({"text": ["x"], "label": "a"}, r"line 3: 'text' holds a list or an object; write the text as one string"),
+        ({"text": "x", "label": "a\ud83d"}, r"line 3: a label in column 'label' holds half a surrogate pair"),
+        ({"text": "x", "label": ["a\ud83d"]}, r"line 3: a label in column 'label' holds half a surrogate pair"),
         ({"text": "\ud83d", "label": "a"}, r"line 3: the text in column 'text' holds half a surrogate pair"),
     ],
 )

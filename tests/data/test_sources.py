@@ -176,10 +176,19 @@ def test_builtin_text_is_read_as_a_column_of_any_name(column):
 def test_split_that_cannot_be_read_is_not_left_out(write, tmp_path, name):
     write("train.csv", "text,label\na,1\n")
     (tmp_path / name).write_text("x")
-    with pytest.raises(UserError, match="looks like the (test|validation) split and cannot be read"):
+    with pytest.raises(UserError, match="looks like the (test|validation) split and is not read"):
         read_source(str(tmp_path), "label")
 
 
 def test_nothing_is_no_source():
     with pytest.raises(UserError, match="^data.source is empty"):
         read_source("", "label")
+
+
+@pytest.mark.parametrize("name", ["test.py", "train.csv.dvc", "train.txt", "train-notes.md", "dev.md", "validation.yaml"])
+def test_files_beside_the_splits_are_nobodys_business(write, tmp_path, name):
+    write("train.csv", "text,label\na,1\n")
+    write("test.csv", "text,label\nb,1\n")
+    (tmp_path / name).write_text("x")
+    (tmp_path / "test-predictions.csv").write_text("x")
+    assert set(read_source(str(tmp_path), "label")) == {"train", "test"}
