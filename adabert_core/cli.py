@@ -16,7 +16,7 @@ from adabert_core import __version__
 from adabert_core.config import RunConfig
 from adabert_core.config_file import load_run_config
 from adabert_core.entry import show_log
-from adabert_core.errors import UserError, system_said
+from adabert_core.errors import UserError, sentence_of
 from adabert_core.examples import add_examples
 from adabert_core.imports import needed
 from adabert_core.plan_commands import config_option as _config
@@ -295,9 +295,6 @@ def run_command(command: click.Command) -> None:
     """Runs a command line: one sentence and exit code 2 for a user's mistake, a traceback only for ours."""
     try:
         command()
-    except UserError as error:
-        click.echo(f"adabert: {error}", err=True)
-        sys.exit(2)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "adabert_core", "components", "pipelines"):
@@ -306,7 +303,7 @@ def run_command(command: click.Command) -> None:
         click.echo(f"adabert: this needs {missing}, which is not installed: pip install 'adabert-pipeline[{extra}]'", err=True)
         sys.exit(2)
     except Exception as error:
-        if not (said := system_said(error)):
+        if not (said := sentence_of(error)):
             raise
         click.echo(f"adabert: {said}", err=True)
         sys.exit(2)

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from adabert_core.artifacts import read_json, write_json
 from adabert_core.config_file import parse_section
-from adabert_core.errors import UserError, system_said
+from adabert_core.errors import sentence_of
 from adabert_core.stages import STAGES, StageReport, outside_content, run_stage
 from adabert_core.storage import Checkpoints, open_store
 from adabert_core.tracking import Tracker
@@ -91,8 +91,7 @@ def _one_sentence() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = str(error) if isinstance(error, UserError) else system_said(error)
-        if not said:
+        if not (said := sentence_of(error)):
             raise
         if target := os.environ.get("ADABERT_ERROR_FILE"):
             Path(target).write_text(said, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The exceptions for mistakes a user can mend. The CLI prints their sentence and exits with code 2."""
+"""Mistakes that a user can mend, and what the system refuses. Whoever ends a process says the sentence and exits with code 2."""
 
 import errno
 import os
@@ -15,9 +15,11 @@ class RemoteError(UserError):
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EBUSY, errno.EDQUOT}
 
 
-def system_said(error: Exception) -> str:
-    """What the system refuses, as a sentence; '' for every other error. Libraries that are not Python's hide the number."""
-    if "No space left on device" in str(error) or "os error 28" in str(error):
+def sentence_of(error: Exception) -> str:
+    """The sentence for a user's mistake or for what the system refuses; '' for every other error, which is ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if "No space left on device" in str(error) or "os error 28" in str(error):  # libraries that are not Python's hide the number
         return "the disk is full: free some space, and the same command goes on."
     if isinstance(error, OSError) and error.errno in _REFUSED and error.filename:
         return f"{error.filename}: {os.strerror(error.errno)}. Name another place, or give the right to it."

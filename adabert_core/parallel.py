@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from adabert_core.errors import UserError, system_said
+from adabert_core.errors import UserError, sentence_of
 from adabert_core.imports import imported
 from adabert_core.runtime import usable_cores
 from adabert_core.storage import Checkpoints, open_store
@@ -176,7 +176,7 @@ def _child(job: Job, sentence: Path) -> None:
     try:
         _work(job)
     except Exception as error:
-        if said := str(error) if isinstance(error, UserError) else system_said(error):
+        if said := sentence_of(error):
             sentence.write_text(said, encoding="utf-8")
         raise
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adabert_core.errors import system_said
+from adabert_core.errors import sentence_of
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = "pipelines/configs/quickstart.yaml"
@@ -119,8 +119,8 @@ def test_stage_and_run_take_no_place_that_holds_something_else(tmp_path: Path) -
 def test_what_the_system_refuses_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         Path("/dev/full").write_text("x")
-    assert system_said(caught.value).startswith("the disk is full")
+    assert sentence_of(caught.value).startswith("the disk is full")
     with pytest.raises(OSError, match="too long") as caught:
         (tmp_path / ("x" * 300)).write_text("")
-    assert system_said(caught.value).startswith(f"{tmp_path}/xxx")
-    assert system_said(FileNotFoundError(2, "No such file", "x")) == system_said(ValueError("x")) == ""
+    assert sentence_of(caught.value).startswith(f"{tmp_path}/xxx")
+    assert sentence_of(FileNotFoundError(2, "No such file", "x")) == sentence_of(ValueError("x")) == ""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -27,45 +26,7 @@ from adabert_core.search_space import PRIMITIVES, Genotype, random_cells
 from adabert_core.stages import STAGES, run_stage
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
-
-ROOT = Path(__file__).parents[1]
-SMOKE = ROOT / "pipelines" / "configs" / "smoke.yaml"
-RESULTS = {  # what must not depend on how or how often a run was started
-    "finetune_teacher": "model/model.safetensors",
-    "distill_targets": "train/teacher_logits.npy",
-    "search": "genotype.json",
-    "retrain": "model.safetensors",
-}
-
-
-def settings(source: Path | str, teacher: Path, tracking: str = "") -> list[str]:
-    values = {
-        "data.source": source,
-        "data.max_train_rows": "null",
-        "teacher.model": teacher,
-        "teacher.max_steps": 20,
-        "teacher.learning_rate": 0.003,
-        "targets.augmented_rows": 200,
-        "tracking_uri": f"'{tracking}'",
-    }
-    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-
-
-def command(output: Path, *arguments: str) -> list[str]:
-    plain = ["run", "--config", str(SMOKE), "--output", str(output), "--no-plan"]
-    return [sys.executable, "-m", "adabert_core.cli", *plain, *arguments]
-
-
-def digests(run: Path) -> dict[str, str]:
-    return {stage: json.loads((run / stage / "manifest.json").read_text())["files"][file] for stage, file in RESULTS.items()}
-
-
-def test_metrics(run: Path) -> dict[str, dict[str, float]]:
-    report = json.loads((run / "benchmark" / "report.json").read_text())
-    return {"teacher": report["teacher"]["metrics"]["test"], "student": report["student"]["metrics"]["test"]["onnx"]}
-
-
-test_metrics.__test__ = False  # type: ignore[attr-defined]
+from tests.whole_run import RESULTS, ROOT, SMOKE, command, digests, predictions, settings, test_metrics
 
 
 @pytest.fixture(scope="module")
@@ -167,17 +128,6 @@ def test_run_in_another_folder_takes_the_kept_stages_and_says_so(
     assert sorted(tags.get("adabert.stage", "parent") for tags in taken) == ["finetune_teacher", "parent"]
 
 
-def predictions(run: Path, *texts: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "adabert_core.cli", "predict", "--model", str(run / "retrain"), *texts],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line)["label"] for line in done.stdout.splitlines()]
-
-
 def test_student_loads_as_a_hugging_face_model(in_process: Path) -> None:
     code = (
         "import sys, adabert_core; from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline\n"
@@ -267,35 +217,6 @@ def test_local_dag_gives_the_same_genotype_weights_and_metrics(
     assert done.returncode == 0, done.stdout + done.stderr
     assert digests(output) == digests(in_process)
     assert test_metrics(output) == test_metrics(in_process)
-
-
-@pytest.mark.integration
-def test_imbalanced_pairs_of_three_classes_with_a_teacher_of_another_family(tmp_path: Path, roberta_folder: Path) -> None:
-    rng = random.Random(0)
-    words = {"same": ("good", "great"), "other": ("bad", "awful"), "none": ("story", "plot")}
-    with (tmp_path / "pairs.tsv").open("w") as stream:
-        stream.write("first\tsecond\trelation\n")
-        for i in range(400):
-            relation = "same" if i % 10 else ("other" if i % 20 else "none")
-            noise = [
-                " ".join(rng.choices(("the", "film", "cast", "was", "very", "it", "of"), k=rng.randint(2, 9))) for _ in range(2)
-            ]
-            stream.write(f"{noise[0]} {words[relation][0]}\t{words[relation][1]} {noise[1]}\t{relation}\n")
-    values = ["data.text=[first,second]", "data.label=relation", *settings(tmp_path / "pairs.tsv", roberta_folder)[1::2]]
-    output = tmp_path / "run"
-    done = subprocess.run(
-        command(output, *[part for value in values for part in ("--set", value)]), capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads((output / "benchmark" / "report.json").read_text())
-    assert report["labels"] == ["none", "other", "same"]
-    assert report["metric"] == "macro_f1"  # one class has over 75 % of the rows
-    student = json.loads((output / "retrain" / "config.json").read_text())
-    assert (student["separator_id"], student["alignment"]) == (2, True)
-    with safe_open(output / "search" / "supernet.safetensors", "np") as supernet:
-        assert "distilled.network.alignment.compare.weight" in supernet.keys()  # noqa: SIM118 - no mapping
-    assert predictions(output, "the film good", "great cast", "it was bad", "awful film")[0] in report["labels"]
-    assert len(predictions(output, "the film good", "great cast", "it was bad", "awful film")) == 2
 
 
 @pytest.mark.integration

@@ -18,7 +18,7 @@ from adabert_core.serving import Predictor
 from adabert_core.target_rows import read_targets
 from adabert_core.tasks import MultiLabel, Regression
 from tests.conftest import BAD, GOOD, OTHER, ROBERTA_MARKS, save_roberta
-from tests.test_end_to_end import SMOKE, settings
+from tests.whole_run import SMOKE, settings
 
 UNKNOWN = 3  # the place of <unk> among ROBERTA_MARKS
 TEXTS = ["good great lovely film", "bad dull ugly film"]

@@ -18,7 +18,7 @@ from adabert_core.plan import Line, Plan, check_memory, check_minutes, make_plan
 from adabert_core.search_space import EDGES
 from adabert_core.training import LengthBuckets
 from adabert_core.workload import Rows, TeacherSizes, Work, augmented_rows, trial_steps, workload
-from tests.test_end_to_end import SMOKE, settings
+from tests.whole_run import SMOKE, settings
 
 MINILM = TeacherSizes(parameters=22_700_000, hidden=384, inner=1536, layers=6, vocabulary=30522)
 GB = 1e9

@@ -17,7 +17,7 @@ from adabert_core.stages import STAGES, run_stage
 from adabert_core.storage import Checkpoints
 from adabert_core.tracking import Tracker
 from tests.conftest import sentences
-from tests.test_end_to_end import SMOKE, settings
+from tests.whole_run import SMOKE, settings
 
 
 @pytest.fixture(scope="module")

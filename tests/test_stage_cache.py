@@ -20,7 +20,7 @@ from adabert_core.teacher_source import teacher_content
 from adabert_core.tracking import Tracker
 from pipelines.local_run import collect
 from tests.conftest import killed_while_writing, replace_weights
-from tests.test_end_to_end import SMOKE, settings
+from tests.whole_run import SMOKE, settings
 
 NAMES = ("prepare_data", "finetune_teacher", "distill_targets")
 KEPT = NAMES[1:]

@@ -9,7 +9,7 @@ from kfp_api_server import Done
 
 from adabert_core.errors import UserError
 from pipelines.sweep import cases_of
-from tests.test_end_to_end import ROOT, SMOKE, settings
+from tests.whole_run import ROOT, SMOKE, settings
 
 
 def test_every_combination_is_a_case_with_all_sections() -> None:

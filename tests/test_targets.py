@@ -22,7 +22,7 @@ from adabert_core.targets import check_room
 from adabert_core.teacher import load_teacher
 from adabert_core.tracking import Tracker
 from tests.conftest import sentences
-from tests.test_end_to_end import SMOKE, settings
+from tests.whole_run import SMOKE, settings
 
 MORE = [text for text, _ in sentences(40, seed=77)]
 

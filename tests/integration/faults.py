@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adabert_core.s3 import open_place
 from adabert_core.stages import STAGES
-from tests.test_end_to_end import SMOKE
+from tests.whole_run import SMOKE
 
 LONG_STAGES = ("finetune_teacher", "distill_targets", "search", "retrain")
 _LONG = {

@@ -17,7 +17,7 @@ from adabert_core.s3 import S3Place, open_place
 from pipelines.stack.stack import Stack
 from tests.conftest import sentences
 from tests.integration.conftest import use_servers
-from tests.test_end_to_end import ROOT, SMOKE, digests, settings, test_metrics
+from tests.whole_run import ROOT, SMOKE, digests, settings, test_metrics
 
 TRAINED = ("finetune_teacher", "distill_targets", "search", "retrain", "benchmark")
 ROWS = sentences(300, seed=0)  # those of the fixture learnable_csv

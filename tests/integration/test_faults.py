@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.stack.stack import Stack
 from tests.integration.faults import arguments, digest, long_settings, wait_for_seal
-from tests.test_end_to_end import ROOT
+from tests.whole_run import ROOT
 
 
 def start(*words: str) -> subprocess.Popen[str]:

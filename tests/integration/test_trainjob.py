@@ -18,7 +18,7 @@ from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 from adabert_core.artifacts import read_manifest
 from adabert_core.s3 import open_place
 from components.finetune_teacher_on_nodes.trainjob import Nodes, finetune, job_object
-from tests.test_end_to_end import ROOT
+from tests.whole_run import ROOT
 
 NODES = Nodes(count=2, gpus=0, accelerator="nvidia.com/gpu", image="adabert-python:1")
 
