@@ -35,25 +35,22 @@ def export_run(run: Path, target: Path) -> None:
 
 def card(report: dict[str, Any], made: Manifest, aligned: bool = False) -> str:
     """The model card: front matter as model hubs read it, verdict, table, structure, use and limits; `aligned` for pairs."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from adabert_core.pages import rendered  # here: a finished student answers without jinja2
 
-    loader = PackageLoader("adabert_core", "templates")
-    environment = Environment(  # noqa: S701 - Markdown, and every value in it is ours or quoted as JSON
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
     genotype, teacher = report["student"]["genotype"], str(report["teacher"]["name"])
     if teacher.startswith(("/", ".", "~", "s3://")):  # where it is, is nobody's business
         teacher = teacher.rstrip("/").rpartition("/")[2]
     head, *rows = table(report)
-    return environment.get_template("card.md.j2").render(
-        report=report,
-        score=report["student"]["metrics"]["test"]["onnx"]["score"],
-        teacher=teacher,
-        head=head,
-        rows=rows,
-        words=str(Genotype.from_dict(genotype)) if report["student"]["architecture"] == "adabert" else "",
-        aligned=aligned,
-        version=__version__,
-        commit=made.git_sha,
-        seed=made.seed,
-    )
+    values = {
+        "report": report,
+        "score": report["student"]["metrics"]["test"]["onnx"]["score"],
+        "teacher": teacher,
+        "head": head,
+        "rows": rows,
+        "words": str(Genotype.from_dict(genotype)) if report["student"]["architecture"] == "adabert" else "",
+        "aligned": aligned,
+        "version": __version__,
+        "commit": made.git_sha,
+        "seed": made.seed,
+    }
+    return rendered("card.md.j2", values)

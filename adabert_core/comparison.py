@@ -8,11 +8,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from adabert_core import plots
 from adabert_core.artifacts import write_json
 from adabert_core.drawing import COLOURS
+from adabert_core.pages import rendered
 from adabert_core.report import comparable, findable, headline_latency, load_report, matching
 from adabert_core.tracking import Tracker
 
@@ -40,10 +39,8 @@ def compare(names: list[str], benchmarks: list[Path], output: Path) -> dict[str,
         for row in sorted(rows, key=lambda row: not row["pareto"])
     ]
     metric = reports[0]["metric"].replace("_", " ")
-    loader = PackageLoader("adabert_core", "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     scatter = plots.scatter_figure(points, base["p50_ms"] if base else None, metric, joined=True)
-    page = environment.get_template("comparison.html.j2").render(metric=metric, colours=COLOURS, scatter=scatter.svg, **found)
+    page = rendered("comparison.html.j2", {"metric": metric, "colours": COLOURS, "scatter": scatter.svg, **found})
     (output / "comparison.html").write_text(page, encoding="utf-8", newline="\n")
     scatter.save(output)
     return found

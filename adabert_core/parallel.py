@@ -52,11 +52,17 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def wanted_processes(config: Any) -> int:
-    """How many processes a stage's config asks for: 0 means one per visible GPU, or one where there is none."""
+    """How many processes a stage's config asks for: 0 means one per visible GPU, or one where there is none.
+
+    Raises:
+        UserError: more than there are GPUs or, where it computes on the CPU, cores.
+    """
     asked = int(getattr(config, "processes", 1))
-    if asked or getattr(config, "device", "cpu") == "cpu":
-        return max(asked, 1)
-    return max(torch.cuda.device_count(), 1)
+    gpus = 0 if getattr(config, "device", "cpu") == "cpu" else torch.cuda.device_count()
+    if asked > (most := gpus or os.cpu_count() or 1):
+        kind = "GPUs" if gpus else "CPU cores"
+        raise UserError(f"processes: {asked} are more than the {most} {kind} of this machine; 0 means one per GPU.")
+    return asked or max(gpus, 1)
 
 
 def share(items: Items) -> Items:

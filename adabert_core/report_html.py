@@ -9,11 +9,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from adabert_core import plots
 from adabert_core.cell_figure import genotype_figure
 from adabert_core.drawing import COLOURS, Picture
+from adabert_core.pages import rendered
 from adabert_core.report import headline_latency, matching, table
 from adabert_core.reproduce import settings_text
 from adabert_core.search_space import matched_layer
@@ -27,25 +26,23 @@ _TEXT_SHOWN = 400
 
 def write_html(report: dict[str, Any], folder: Path, decision: dict[str, Any] | None = None) -> None:
     """Writes report.html into the folder, with what the gate decided once that is known."""
-    loader = PackageLoader("adabert_core", "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"seconds": seconds_text, "bytes": bytes_text, "count": "{:,}".format}
-    page = environment.get_template("report.html.j2").render(
-        report=report,
-        colours=COLOURS,
-        decision=decision,
-        metric=report["metric"].replace("_", " "),
-        row=headline_latency(report),
-        tiles=tiles(report),
-        table=table(report),
-        chance=chance(report),
-        figures=figures(report),
-        latency=latency_rows(report),
-        confusion=confusions(report["labels"], report["confusion"]),
-        errors=[{**error, **shortened(error["text"])} for error in report["student_errors"]],
-        cost=stage_costs(report["cost"]),
-        settings=settings_text(report["reproduction"]["settings"]) if "reproduction" in report else "",
-    )
+    values = {
+        "report": report,
+        "colours": COLOURS,
+        "decision": decision,
+        "metric": report["metric"].replace("_", " "),
+        "row": headline_latency(report),
+        "tiles": tiles(report),
+        "table": table(report),
+        "chance": chance(report),
+        "figures": figures(report),
+        "latency": latency_rows(report),
+        "confusion": confusions(report["labels"], report["confusion"]),
+        "errors": [{**error, **shortened(error["text"])} for error in report["student_errors"]],
+        "cost": stage_costs(report["cost"]),
+        "settings": settings_text(report["reproduction"]["settings"]) if "reproduction" in report else "",
+    }
+    page = rendered("report.html.j2", values, {"seconds": seconds_text, "bytes": bytes_text, "count": "{:,}".format})
     (folder / "report.html").write_text(page, encoding="utf-8", newline="\n")
 
 

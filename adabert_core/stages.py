@@ -130,12 +130,11 @@ def run_stage(
         from adabert_core.parallel import run_as_one_of_many, run_on_many, wanted_processes
 
     parent_digests(name, inputs)  # before any process is started
-    count = wanted_processes(config)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # somebody's torchrun has started this process and its peers, on any number of nodes
         run_as_one_of_many(module, config, inputs, output, tracker=tracker, checkpoints=checkpoints)
         if os.environ["RANK"] != "0":  # the directory need not be on this node
             return StageReport(name, output, {}, "", 0.0, 0)
-    elif count == 1:
+    elif (count := wanted_processes(config)) == 1:
         return imported(module).run(config, inputs, output, tracker=tracker, checkpoints=checkpoints)
     else:
         run_on_many(count, module, config, inputs, output, tracker=tracker, checkpoints=checkpoints)

@@ -57,6 +57,7 @@ def test_student_cannot_inherit_what_a_search_will_not_leave(override, sentence,
 def test_column_names_that_look_like_values_stay_text(preset):
     config = load_run_config(preset(""), ["data.label=1", "data.source=2020", "data.text=[q, a]"])
     assert (config.data.label, config.data.source, config.data.text) == ("1", "2020", ["q", "a"])
+    assert load_run_config(preset(""), ["data.text=[1, 2]"]).data.text == ["1", "2"]
 
 
 def test_tracking_is_switched_off_as_a_shell_passes_an_empty_word(preset):

@@ -104,6 +104,16 @@ def test_number_of_processes_follows_the_gpus_unless_it_is_said(monkeypatch: pyt
     assert parallel.wanted_processes(parse_section("search", {})) == 1
 
 
+@pytest.mark.parametrize(("gpus", "count", "there"), [(4, 5, "4 GPUs"), (0, 3, "2 CPU cores")])
+def test_more_processes_than_there_is_room_for_are_refused(
+    gpus: int, count: int, there: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    with pytest.raises(UserError, match=rf"processes: {count} are more than the {there} of this machine"):
+        parallel.wanted_processes(parse_section("search", {"processes": count}))
+
+
 def test_two_processes_train_the_teacher_that_one_trains(rows: Path, calm_teacher: Path, tmp_path: Path) -> None:
     settings = {"model": str(calm_teacher), "max_steps": 12, "learning_rate": 0.003, "batch_size": 15}
     for count in (1, 2):
