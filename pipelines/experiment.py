@@ -12,14 +12,14 @@ from typing import Any
 
 import click
 
-from adabert_core.artifacts import read_json, write_json
 from adabert_core.config import RunConfig
 from adabert_core.config_file import SECTIONS
 from adabert_core.entry import show_log
 from adabert_core.errors import UserError
 from adabert_core.experiments.matrix import Experiment, Run, expand, read_experiment
+from adabert_core.experiments.results import Results
 from adabert_core.experiments.side_by_side import Workshop
-from adabert_core.experiments.table import SPREAD, markdown, record_of, spread, write_between_marks
+from adabert_core.experiments.table import record_of
 from pipelines.compiled import accelerator_option, for_cluster, gpus_option, image_option, pipeline_parameters, set_option
 from pipelines.sweep import compile_cases
 
@@ -27,7 +27,7 @@ from pipelines.sweep import compile_cases
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @set_option
-@click.option("--task", "tasks", multiple=True, help="Only this task of the file; may be given several times.")
+@click.option("--task", "tasks", multiple=True, help="Only this task, or these; written results of others stay.")
 @click.option("--variant", "variants", multiple=True, help="Only this variant; likewise.")
 @click.option(
     "--output",
@@ -76,7 +76,8 @@ def experiments(
     image: str,
 ) -> None:
     """Run the experiment in FILE; what is done already is kept, and what fails is named at the end."""
-    experiment = read_experiment(file, overrides).only(tasks, variants)
+    whole = read_experiment(file, overrides)
+    experiment = whole.only(tasks, variants)
     runs, skipped = expand(experiment)
     for reason in skipped.values():
         click.echo(reason)
@@ -90,15 +91,18 @@ def experiments(
         return
     show_log(sys.stderr)
     command = _said(file, overrides, tasks, variants, experiment)
+    known = Results.load(results, experiment.name)
     if time_again:
-        click.echo(publish_times(experiment, runs, results, page, command, note))
+        replace_times(known, runs, command, note)
+        click.echo(known.publish(results, page, whole.about, whole.variants))
         return
     workshop = Workshop(output, experiment.name, experiment.threads)
     count = workers or max((os.cpu_count() or 1) // experiment.threads, 1)
     failed = workshop.work_off(runs, count, benchmarks)
     done = [run for run in runs if run.key not in failed]
     if done:
-        click.echo(publish(experiment, records_of(experiment, workshop, done), results, page, command, note))
+        known.replace(records_of(experiment, workshop, done), {"command": command, "note": note, "timed": ""})
+        click.echo(known.publish(results, page, whole.about, whole.variants))
     for key, reason in failed.items():
         click.echo(f"failed: {key}: {reason}", err=True)
     if failed:
@@ -110,29 +114,29 @@ def records_of(experiment: Experiment, workshop: Workshop, runs: list[Run]) -> l
     return [record_of(run, workshop.run_folder(run), run.command(experiment.threads, workshop.genotype(run))) for run in runs]
 
 
-def publish_times(experiment: Experiment, runs: list[Run], results: Path, page: Path, command: str, note: str) -> str:
-    """Times the models of the runs' written results here, writes all with the new times, and returns the table.
+def replace_times(known: Results, runs: list[Run], command: str, note: str) -> None:
+    """Times the models of the runs' written results here, in place of the times that are known.
 
     Raises:
         UserError: there are no results of these runs yet, or a task's runs have no one teacher and width.
     """
     from adabert_core.experiments.timing import time_again
 
-    file = results / f"{experiment.name}.json"
-    known = read_json(file) if file.is_file() else {"runs": []}
     wanted = {(run.task, run.variant) for run in runs}
-    mine = [i for i, record in enumerate(known["runs"]) if (record["task"], record["variant"]) in wanted]
-    configs = {run.task: run.config() for run in runs if run.task in {known["runs"][i]["task"] for i in mine}}
+    mine = [i for i, record in enumerate(known.runs) if (record["task"], record["variant"]) in wanted]
+    configs = {run.task: run.config() for run in runs if run.task in {known.runs[i]["task"] for i in mine}}
     if not configs:
         tasks = ", ".join(sorted({run.task for run in runs}))
-        raise UserError(f"--time-again: {file} has no results of {tasks} yet; run the experiment first.")
+        raise UserError(f"--time-again: {known.name}.json has no results of {tasks} yet; run the experiment first.")
     for run in runs:
         if run.task in configs:
             _check_alike(run, configs[run.task])
-    for i, record in zip(mine, time_again([known["runs"][i] for i in mine], configs), strict=True):
-        known["runs"][i] = record
-    timed = f"Times of {', '.join(configs)} were taken once more, all models in turns: `{command} --time-again`."
-    return publish(experiment, known["runs"], results, page, known["command"], note or known["note"], timed)
+    for i, record in zip(mine, time_again([known.runs[i] for i in mine], configs), strict=True):
+        known.runs[i] = record
+    for task in configs:
+        told = known.tasks[task]
+        told["timed"] = f"Times were taken once more, all models in turns: `{command} --time-again`."
+        told["note"] = note or told["note"]
 
 
 def _check_alike(run: Run, config: RunConfig) -> None:
@@ -147,32 +151,6 @@ def _check_alike(run: Run, config: RunConfig) -> None:
     for key, (mine, other) in pairs.items():
         if mine != other:
             raise UserError(f"--time-again: the variants of {run.task} differ in {key}; time them by themselves with --variant.")
-
-
-def publish(
-    experiment: Experiment,
-    records: list[dict[str, Any]],
-    results: Path,
-    page: Path,
-    command: str,
-    note: str,
-    timed: str = "",
-) -> str:
-    """Writes records, picture and table, and returns the table; `timed` says of times that are not the runs' whose they are."""
-    from adabert_core.experiments.plot import draw
-
-    table = markdown(records, next(iter(experiment.variants)))
-    results.mkdir(parents=True, exist_ok=True)
-    content = {"experiment": experiment.name, "command": command, "note": note, "timed": timed, "runs": records}
-    write_json(results / f"{experiment.name}.json", content)
-    draw(spread(records), results / f"{experiment.name}.svg")
-    picture = os.path.relpath(results / f"{experiment.name}.svg", page.parent)
-    about = " ".join(part for part in (experiment.about.strip(), SPREAD, note, timed) if part)
-    data = os.path.relpath(results / f"{experiment.name}.json", page.parent)
-    parts = [f"## Experiment: {experiment.name}", about, f"`{command}`; every run's own command is in [{data}]({data})."]
-    parts += [table, f"![test score against latency]({picture})"]
-    write_between_marks(page, experiment.name, "\n\n".join(part for part in parts if part))
-    return table
 
 
 def cases_of(runs: list[Run]) -> list[dict[str, object]]:

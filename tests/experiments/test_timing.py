@@ -89,7 +89,8 @@ def again(file, *more):
 
 def write(file, *runs):
     (file.parent / "results").mkdir()
-    written = {"experiment": "e", "command": "the command", "note": "On a GPU.", "runs": list(runs)}
+    told = {"command": "the command", "note": "On a GPU.", "timed": ""}
+    written = {"experiment": "e", "tasks": {"words": told}, "runs": list(runs)}
     (file.parent / "results" / "e.json").write_text(json.dumps(written))
 
 
@@ -100,12 +101,13 @@ def test_written_results_are_timed_again_and_nothing_is_trained(file):
         assert done.exit_code == 0, done.exception
     known = json.loads((file.parent / "results" / "e.json").read_text())
     searched, wide = known["runs"]
-    assert (known["command"], known["note"], searched["score"]) == ("the command", "On a GPU.", 0.8)
+    told = known["tasks"]["words"]
+    assert (told["command"], told["note"], searched["score"]) == ("the command", "On a GPU.", 0.8)
     assert searched["ms"] < 99.0 == wide["ms"]
     page = (file.parent / "PAGE.md").read_text()
     assert page.count("once more") == 1
     assert "--variant searched --time-again" in page
-    assert "Times of words were" in page
+    assert "words: `the command`. On a GPU. Times were taken once more" in page
     assert not (file.parent / "runs").exists()
 
 
