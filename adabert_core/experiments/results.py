@@ -56,12 +56,16 @@ class Results:
         draw(spread(self.runs), picture)
         there, shown = (os.path.relpath(path, page.parent) for path in (data, picture))
         parts = [f"## Experiment: {self.name}", f"{about.strip()} {SPREAD}".strip()]
-        parts += [self._origin(task) for task in dict.fromkeys(record["task"] for record in self.runs)]
+        parts += self._origins()
         parts += [f"Every run's own command is in [{there}]({there}).", table, f"![test score against latency]({shown})"]
         write_between_marks(page, self.name, "\n\n".join(parts))
         return table
 
-    def _origin(self, task: str) -> str:
-        """How a task's records came about."""
-        told = self.tasks[task]
-        return " ".join(part for part in (f"{task}: `{told['command']}`.", told["note"], told["timed"]) if part)
+    def _origins(self) -> list[str]:
+        """How the records came about, once for all tasks of a call."""
+        tasks: dict[str, list[str]] = {}
+        for task in dict.fromkeys(record["task"] for record in self.runs):
+            told = self.tasks[task]
+            words = [f"`{told['command']}`.", told["note"], told["timed"]]
+            tasks.setdefault(" ".join(word for word in words if word), []).append(task)
+        return [f"{', '.join(names)}: {words}" for words, names in tasks.items()]

@@ -33,6 +33,12 @@ def test_tasks_come_one_by_one_and_a_task_is_replaced_as_a_whole(tmp_path):
     assert "| against searched |" in page
 
 
+def test_tasks_of_one_call_say_once_how_they_came_about(tmp_path):
+    page = written(tmp_path, [record("searched", 0, 0.8, 1.0, task=task) for task in ("sst2", "mrpc")], command="run")
+    assert "sst2, mrpc: `run`.\n\n" in page
+    assert page.count("`run`") == 1
+
+
 def test_results_of_an_older_version_are_not_overwritten(tmp_path):
     (tmp_path / "peers.json").write_text('{"command": "run", "runs": []}')
     with pytest.raises(UserError, match=r"peers.json is not of this version: move it away, or give another folder by --results"):
