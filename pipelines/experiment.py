@@ -91,7 +91,7 @@ def experiments(
         return
     show_log(sys.stderr)
     command = _said(file, overrides, tasks, variants, experiment)
-    known = Results.load(results, experiment.name)
+    known = Results.load(results, experiment.name)  # before hours of work
     if time_again:
         replace_times(known, runs, command, note)
         click.echo(known.publish(results, page, whole.about, whole.variants))
@@ -101,6 +101,7 @@ def experiments(
     failed = workshop.work_off(runs, count, benchmarks)
     done = [run for run in runs if run.key not in failed]
     if done:
+        known = Results.load(results, experiment.name)  # another call may have written its tasks since
         known.replace(records_of(experiment, workshop, done), {"command": command, "note": note, "timed": ""})
         click.echo(known.publish(results, page, whole.about, whole.variants))
     for key, reason in failed.items():

@@ -42,7 +42,7 @@ class Results:
         new = {record["task"] for record in records}
         order = dict.fromkeys(record["task"] for record in [*self.runs, *records])
         self.runs = [record for task in order for record in (records if task in new else self.runs) if record["task"] == task]
-        self.tasks |= dict.fromkeys(new, told)
+        self.tasks |= {task: dict(told) for task in new}
 
     def publish(self, folder: Path, page: Path, about: str, variants: Iterable[str]) -> str:
         """Writes records, picture and table, and returns the table; variants are held against the first that was run."""
