@@ -24,6 +24,7 @@ TYPICAL = "0>2 conv_5, 1>2 conv_3, 0>3 dil_conv_5, 2>3 identity, 1>4 conv_7, 3>4
 # A benchmark times student, student in int8, teacher and BERT-base in ONNX, and all but int8 in torch, here and on a GPU.
 TIMED_MODELS = 4
 BERT_BASE = 109_500_000
+_SCORE_BYTES = 20  # of a score of attention while a CPU trains, with what is made and kept of it (docs/SCALING.md)
 _SCORED_AT_ONCE = 128  # rows in a batch of `evaluate.predict_logits`
 _FLOAT = 4
 _BATCHES_SEEN = 2000
@@ -37,6 +38,7 @@ class TeacherSizes:
     hidden: int
     inner: int
     layers: int
+    heads: int
     vocabulary: int
 
 
@@ -85,7 +87,8 @@ def sizes_of(model: Any) -> TeacherSizes:
     hidden = int(settings.hidden_size)
     inner = int(getattr(settings, "intermediate_size", None) or 4 * hidden)
     vocabulary = int(model.get_input_embeddings().num_embeddings)
-    return TeacherSizes(parameter_count(model), hidden, inner, int(settings.num_hidden_layers), vocabulary)
+    heads = int(settings.num_attention_heads)
+    return TeacherSizes(parameter_count(model), hidden, inner, int(settings.num_hidden_layers), heads, vocabulary)
 
 
 def _teacher(config: RunConfig, rows: Rows) -> Work:
@@ -98,6 +101,8 @@ def _teacher(config: RunConfig, rows: Rows) -> Work:
     held = 5 * sizes.parameters  # weights, gradients, two moments and the best so far
     trained = settings.batch_size * int(lengths.max()) * sizes.layers * (12 * sizes.hidden + 2.5 * sizes.inner)
     scored = _SCORED_AT_ONCE * int(validation.max()) * (6 * sizes.hidden + 2 * sizes.inner)
+    if not _on_gpu(settings.device):  # there, and where nothing is trained, scores are not kept
+        trained += settings.batch_size * sizes.heads * int(lengths.max()) ** 2 * sizes.layers * _SCORE_BYTES / _FLOAT
     return Work(
         "finetune_teacher",
         steps,
