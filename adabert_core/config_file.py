@@ -94,7 +94,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         if not value or (names and not value.startswith("[")):
             node[leaf] = value
         elif names:
-            node[leaf] = yaml.load(value, yaml.BaseLoader)  # noqa: S506 - it makes words of everything, and nothing else
+            node[leaf] = yaml.load(value, yaml.BaseLoader)  # noqa: S506 - safe: it makes strings of everything
         else:
             node[leaf] = yaml.safe_load(value)
     except yaml.YAMLError as error:
