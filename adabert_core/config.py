@@ -45,9 +45,12 @@ ModelName = typing.Annotated[str, AfterValidator(_model_name)]
 Structure = typing.Annotated[str, AfterValidator(_genotype_words)]
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", coerce_numbers_to_str=True))
 class DataConfig:
-    """Where the rows come from and how they are split. Splits are fixed by a hash of the text, not by the seed."""
+    """Where the rows come from and how they are split. Splits are fixed by a hash of the text, not by the seed.
+
+    A column's name may be a number.
+    """
 
     source: str = "builtin:movie-reviews"
     unlabeled: str | None = None

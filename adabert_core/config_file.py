@@ -89,14 +89,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise UserError(f"--set {override}: {parent} is not a section.")
         node = child
-    names = key in {"data.source", "data.unlabeled", "data.label", "data.text"}  # 2024 and yes are names, too
+    text_key = key in {"data.source", "data.unlabeled", "data.label", "data.text"} and not value.startswith("[")
     try:
-        if not value or (names and not value.startswith("[")):
-            node[leaf] = value
-        elif names:
-            node[leaf] = yaml.load(value, yaml.BaseLoader)  # noqa: S506 - safe: it makes strings of everything
-        else:
-            node[leaf] = yaml.safe_load(value)
+        node[leaf] = value if text_key or not value else yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not valid YAML.") from error
 

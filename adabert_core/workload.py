@@ -87,7 +87,7 @@ def sizes_of(model: Any) -> TeacherSizes:
     hidden = int(settings.hidden_size)
     inner = int(getattr(settings, "intermediate_size", None) or 4 * hidden)
     vocabulary = int(model.get_input_embeddings().num_embeddings)
-    heads = int(settings.num_attention_heads)
+    heads = int(getattr(settings, "num_attention_heads", 0))  # FNet has none
     return TeacherSizes(parameter_count(model), hidden, inner, int(settings.num_hidden_layers), heads, vocabulary)
 
 

@@ -58,6 +58,7 @@ def test_column_names_that_look_like_values_stay_text(preset):
     config = load_run_config(preset(""), ["data.label=1", "data.source=2020", "data.text=[q, a]"])
     assert (config.data.label, config.data.source, config.data.text) == ("1", "2020", ["q", "a"])
     assert load_run_config(preset(""), ["data.text=[1, 2]"]).data.text == ["1", "2"]
+    assert load_run_config(preset("data: {label: 3, text: 1}\n"), []).data.label == "3"
 
 
 def test_tracking_is_switched_off_as_a_shell_passes_an_empty_word(preset):
@@ -106,7 +107,7 @@ def test_unknown_key_of_one_stage_names_the_nearest():
         ({"search": {"k_max": 9}}, "search.k_max: ", "got 9."),
         ({"search": {"optimizer": "lion"}}, "search.optimizer: ", "got 'lion'."),
         ({"teacher": {"epochs": "many"}}, "teacher.epochs: ", "got 'many'."),
-        ({"data": {"text": 3}}, "data.text: ", "got 3."),
+        ({"data": {"text": True}}, "data.text: ", "got True."),
         ({"benchmark": {"batches": [0]}}, "benchmark.batches: ", "got 0."),
         ({"benchmark": {"batches": []}}, "benchmark.batches: ", "got []."),
         ({"benchmark": {"lengths": []}}, "benchmark.lengths: ", "got []."),
