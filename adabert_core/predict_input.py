@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adabert_core.errors import UserError
+from adabert_core.texts import is_broken, is_empty
 
 _TABLES = (".csv", ".tsv", ".parquet")
 
@@ -77,8 +78,8 @@ def sound(text: str, where: str) -> str:
     Raises:
         UserError: it is empty or no Unicode.
     """
-    if not text.strip():
+    if is_empty(text):
         raise UserError(f"{where}: the text is empty; fill it in or leave it out.")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if is_broken(text):
         raise UserError(f"{where}: the text holds half a surrogate pair; write it as UTF-8.")
     return text

@@ -35,6 +35,7 @@ def test_input_file_may_hold_plain_lines_or_objects(tmp_path: Path) -> None:
         (b'{"text": "a", "text_b": ["b"]}', True, "line 1: not a JSON object"),
         (b'one\n\n{"text": "\\ud83d"}', False, "line 3: the text holds half a surrogate pair"),
         (b'{"text": "a", "text_b": " "}', True, "line 1: the text is empty"),
+        ("\u200b\u2060".encode(), False, "line 1: the text is empty"),
     ],
 )
 def test_line_that_cannot_be_classified_is_named(content: bytes, pair: bool, sentence: str, tmp_path: Path) -> None:

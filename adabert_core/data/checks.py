@@ -5,7 +5,6 @@ Comes in: tables as they were read. Goes out: clean texts and class names, or a 
 
 import difflib
 import logging
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,12 +24,12 @@ from adabert_core.data.labels import (
     task_of,
 )
 from adabert_core.errors import UserError
+from adabert_core.texts import is_broken, is_empty
 
 log = logging.getLogger(__name__)
 MIN_CLASS_ROWS = 10
 MAX_CLASSES = 1000
 _PLAIN = ("string", "integer", "floating", "boolean")  # told without a look at every cell from Python
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_columns_setting(text: str | Sequence[str], label: str) -> list[str]:
@@ -202,13 +201,13 @@ def _texts(table: Table, column: str) -> pd.Series:
     if lists.any():
         raise UserError(f"{_first(table, lists)}: {column!r} holds a list or an object; write the text as one string.")
     texts = ["" if absent else str(cell) for cell, absent in zip(cells, cells.isna(), strict=True)]
-    empty = np.array([not text.strip() for text in texts])
+    empty = np.array([is_empty(text) for text in texts])
     if empty.any():
         raise UserError(
             f"{_first(table, empty)}: the text in column {column!r} is empty ({int(empty.sum())} such rows); "
             "fill it in or remove the row."
         )
-    broken = np.array([_SURROGATE.search(text) is not None for text in texts])
+    broken = np.array([is_broken(text) for text in texts])
     if broken.any():
         raise UserError(f"{_first(table, broken)}: the text in column {column!r} holds half a surrogate pair; write it as UTF-8.")
     return pd.Series(texts, dtype=object)
@@ -256,7 +255,7 @@ def _refuse_surrogates(table: Table, column: str) -> None:
     if cells.dtype != object:
         return
     broken = np.array(
-        [any(isinstance(p, str) and _SURROGATE.search(p) for p in (cell if isinstance(cell, list) else [cell])) for cell in cells]
+        [any(isinstance(p, str) and is_broken(p) for p in (cell if isinstance(cell, list) else [cell])) for cell in cells]
     )
     if broken.any():
         raise UserError(f"{_first(table, broken)}: a label in column {column!r} holds half a surrogate pair; write it as UTF-8.")

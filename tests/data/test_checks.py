@@ -24,6 +24,7 @@ def rows_with(line, row):
         ([HEADER], {}, r"rows\.csv has no rows"),
         (rows_with(7, ("", "a")), {}, r"rows\.csv, line 7: the text in column 'text' is empty \(1 such rows\); fill it in"),
         (rows_with(7, (" \t", "a")), {}, r"rows\.csv, line 7: the text in column 'text' is empty"),
+        (rows_with(7, ("\u200b \ufeff", "a")), {}, r"rows\.csv, line 7: the text in column 'text' is empty"),
         (rows_with(9, ("x", "")), {}, r"rows\.csv, line 9: the label in column 'label' is missing"),
         (
             [HEADER, *((f"t{i}", i % 2) for i in range(40)), *((f"y{i}", "nan") for i in range(12))],
