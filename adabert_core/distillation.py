@@ -26,13 +26,12 @@ class DistilledNetwork(nn.Module):
     def __init__(self, network: Network, depth: int, num_labels: int, task: Task = CLASSIFICATION) -> None:
         super().__init__()
         self.network, self.task = network, task
-        channels = network.classifier.in_features
-        self.probes = nn.ModuleList(nn.Linear(channels, num_labels) for _ in range(depth + 1))
+        self.probes = nn.ModuleList(nn.Linear(network.summary_width, num_labels) for _ in range(depth + 1))
 
     def outputs(self, input_ids: Tensor, attention_mask: Tensor, depths: Sequence[int], gates: Gates | None = None) -> Outputs:
         """Ids and mask (B, L) -> what the network and its probes say, in float32."""
         summaries = self.network.summaries(input_ids, attention_mask, max(depths), gates)
-        own = torch.stack([probe(s) for probe, s in zip(self.probes, summaries, strict=False)])
+        own = torch.stack([probe(s) for probe, s in zip(self.probes[: max(depths) + 1], summaries, strict=False)])
         logits = torch.stack([self.network.logits(summaries, depth) for depth in depths])
         return Outputs(own.float(), logits.float())
 

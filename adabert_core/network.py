@@ -1,4 +1,4 @@
-"""The network: embedding (for pairs an alignment) -> K cells -> head. One class serves as supernet and as student.
+"""The network: embedding (for pairs an alignment) -> K cells, and n-grams -> head. One class serves as supernet and as student.
 
 Comes in: token ids and attention mask. Goes out: one summary s_m per layer 0..K, and logits at any depth.
 Because both nets share these classes and their parameter names, a student inherits by key from a supernet.
@@ -16,6 +16,7 @@ from adabert_core.dropout import Dropout
 from adabert_core.operations import Positions, ReluConvNorm, make_operation, shapes_fixed
 from adabert_core.search_space import INPUTS, NODES
 
+NGRAM = 5  # words that a filter of `NGrams` sees
 Gates = Mapping[str, tuple[str, Tensor | None]]  # edge name -> (operation, its straight-through weight)
 
 
@@ -42,6 +43,23 @@ class Embedding(nn.Module):
         if self.segment is not None:
             x = x + self.segment.weight[segment]
         return positions.clear(self.dropout(self.norm(x)))
+
+
+class NGrams(nn.Module):
+    """The maxima over time of filters over NGRAM words each (Kim 2014): the classifier reads them beside what the cells say.
+
+    They take the embedding as it is. Behind a ReLU and with a BatchNorm, as convolutions of cells are, they are worth a third of
+    that, and summed up with the cells half (docs/LOG.md).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.filters = nn.Conv2d(channels, channels, (1, NGRAM), padding=(0, NGRAM // 2))
+
+    def forward(self, x: Tensor, positions: Positions) -> Tensor:
+        """An embedding (B, L, C), zero at pads -> (B, C), never negative."""
+        image = x.transpose(1, 2).unsqueeze(2)  # (B, C, 1, L), channels last in memory
+        return F.relu(positions.maximum(self.filters(image).squeeze(2).transpose(1, 2)))
 
 
 class State:
@@ -104,6 +122,7 @@ class Cell(nn.Module):
 class AdaBertNetwork(nn.Module):
     """Embedding, `depth` cells and the head r_K = sum of softmax(b_K)_k s_k -> tanh -> dropout -> linear.
 
+    With `ngrams` the linear layer reads the maxima of n-grams as well.
     With `alignment` the texts of a pair are compared word by word before the first cell. With `maxima` the summary of a cell is
     half the mean and half the maximum over positions: what a long text says once is not diluted. With `position_vectors` the
     embedding has them for `max_length` positions.
@@ -124,16 +143,18 @@ class AdaBertNetwork(nn.Module):
         alignment: bool = False,
         maxima: bool = False,
         position_vectors: bool = False,
+        ngrams: bool = False,
     ) -> None:
         super().__init__()
-        self.separator_id, self.maxima, self.max_length = separator_id, maxima, max_length
+        self.separator_id, self.maxima, self.max_length, self.summary_width = separator_id, maxima, max_length, channels
         positions = max_length if position_vectors else 0
         self.embedding = Embedding(vocab_size, channels, positions, dropout, pair=separator_id is not None)
         self.alignment = Alignment(channels) if alignment else None
         self.cells = nn.ModuleList(Cell(channels, candidates) for _ in range(depth))
         self.depth_weights = nn.ParameterDict({str(k): nn.Parameter(torch.zeros(k + 1)) for k in depths})
+        self.ngrams = NGrams(channels) if ngrams else None
         self.dropout = Dropout(dropout)
-        self.classifier = nn.Linear(channels, num_labels)
+        self.classifier = nn.Linear(2 * channels if ngrams else channels, num_labels)
 
     def tables(self) -> dict[str, Tensor]:
         """The embedding tables that can start from the teacher's."""
@@ -141,7 +162,10 @@ class AdaBertNetwork(nn.Module):
         return {name: table.weight for name, table in tables.items() if table is not None}
 
     def summaries(self, input_ids: Tensor, attention_mask: Tensor, depth: int, gates: Gates | None = None) -> Tensor:
-        """Ids and mask (B, L) -> s (depth + 1, B, C): the embedding and every cell summed up over the real positions."""
+        """Ids and mask (B, L) -> s (depth + 1, B, C): the embedding and every cell summed up over the real positions.
+
+        With n-grams these are one row more, the last.
+        """
         if self.separator_id is None:
             positions = Positions.of(attention_mask, self.training)
             first = second = self.embedding(self.embedding.word(input_ids), positions, 0)
@@ -158,19 +182,22 @@ class AdaBertNetwork(nn.Module):
             start = (own_a.mean(first) + own_b.mean(second)) / 2
         summaries = [start]
         before, state = (State(as_computed(x)) for x in (first, second))
+        ngrams = [] if self.ngrams is None else [self.ngrams(state.x, positions)]
         if first is second:
             before = state
         for cell in list(self.cells)[:depth]:
             before, state = state, cell(before, state, positions, gates)
             mean = positions.mean(state.x)
             summaries.append((mean + positions.maximum(state.x)) / 2 if self.maxima else mean)
-        return torch.stack(summaries)
+        return torch.stack(summaries + ngrams)
 
     def logits(self, summaries: Tensor, depth: int) -> Tensor:
         """Summaries (>= depth + 1, B, C) -> logits (B, classes) of the net that ends after `depth` cells."""
         weights = torch.softmax(self.depth_weights[str(depth)], dim=0)
-        pooled = torch.einsum("k,kbc->bc", weights, summaries[: depth + 1])
-        return self.classifier(self.dropout(torch.tanh(pooled)))
+        features = torch.tanh(torch.einsum("k,kbc->bc", weights, summaries[: depth + 1]))
+        if self.ngrams is not None:
+            features = torch.cat([features, summaries[-1]], dim=-1)
+        return self.classifier(self.dropout(features))
 
 
 def as_computed(x: Tensor) -> Tensor:

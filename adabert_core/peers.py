@@ -88,7 +88,8 @@ class EncoderPeer(nn.Module):
         self.dropout = Dropout(dropout)
         width = int(encoder.width) * (1 if separator_id is None else 4)  # type: ignore[arg-type]
         self.hidden = nn.Linear(width, hidden) if hidden else None
-        self.classifier = nn.Linear(hidden or width, num_labels)
+        self.summary_width = hidden or width
+        self.classifier = nn.Linear(self.summary_width, num_labels)
 
     def tables(self) -> dict[str, Tensor]:
         """The embedding tables that can start from the teacher's."""
@@ -140,7 +141,7 @@ class TransformerPeer(nn.Module):
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
         )
-        self.separator_id = separator_id
+        self.separator_id, self.summary_width = separator_id, hidden
         self.bert = BertModel(settings, add_pooling_layer=False)
         replace_dropout(self.bert)
         self.dropout = Dropout(dropout)

@@ -203,7 +203,7 @@ def cell_cost(genotype: Genotype, costs: list[float]) -> float:
 
 
 def deployed_products(genotype: Genotype, pair: bool) -> int:
-    """How many products with a (C, C) matrix a position of the deployed student takes.
+    """How many products with a (C, C) matrix a position takes in the cells of the deployed student.
 
     A pool, or what else has no weights and is no identity, counts as one. Convolutions that add up to one state are one there and
     share the offsets they have in common (structural re-parameterization, Ding et al. 2021), and so do all nodes that none

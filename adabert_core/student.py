@@ -24,8 +24,9 @@ _LOSSES: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
 class AdaBertConfig(PreTrainedConfig):
     """Architecture of a derived student, `genotype` being the content of genotype.json, or of a peer (see `peers`).
 
-    Students of pairs have an `alignment` and `position_vectors`, and the summaries of all of them `maxima`; those of before 0.3.0
-    have no maxima, those of single texts from before 0.5.0 have position vectors.
+    Students of pairs have an `alignment` and `position_vectors`, those of single texts `ngrams`, and the summaries of all of them
+    `maxima`; those of before 0.3.0 have no maxima, those of single texts from before 0.5.0 have position vectors, from before
+    0.8.0 no n-grams.
     A multi-label student has `thresholds` as well: the probability of each label above which it is given.
     """
 
@@ -43,12 +44,13 @@ class AdaBertConfig(PreTrainedConfig):
         alignment: bool = False,
         maxima: bool = False,
         position_vectors: bool = True,
+        ngrams: bool = False,
         **kwargs: Any,
     ) -> None:
         self.vocab_size, self.channels, self.max_position_embeddings = vocab_size, channels, max_position_embeddings
         self.genotype = genotype or {"depth": 1, "edges": []}
         self.separator_id, self.dropout, self.architecture = separator_id, dropout, architecture
-        self.alignment, self.maxima, self.position_vectors = alignment, maxima, position_vectors
+        self.alignment, self.maxima, self.position_vectors, self.ngrams = alignment, maxima, position_vectors, ngrams
         super().__init__(**kwargs)
 
 
@@ -81,6 +83,7 @@ class AdaBertForSequenceClassification(PreTrainedModel):
                 alignment=config.alignment,
                 maxima=config.maxima,
                 position_vectors=config.position_vectors,
+                ngrams=config.ngrams,
                 **shared,
             )
         self.post_init()

@@ -7,7 +7,7 @@ logits (batch, classes). What the network writes as many operations is put toget
   - ReLU and the pools commute with positive factors, so a state is kept at the scale that spares a multiplication; the shares
     of nodes go into the weights, those of depths into one product at the end.
   - A node that no other node reads is added to its cell's output at once.
-  - The states are summed up over positions side by side.
+  - The states are summed up over positions side by side. N-grams are one more product over rows around each position.
 For one text most operations take less than what the runtime spends on each, so fewer are faster (docs/LOG.md).
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from adabert_core.alignment import LEAST_NORM, OUT_OF_REACH
 from adabert_core.arithmetic import Arithmetic
-from adabert_core.network import AdaBertNetwork, Cell, Embedding
+from adabert_core.network import AdaBertNetwork, Cell, Embedding, NGrams
 from adabert_core.onnx_graph import Graph
 from adabert_core.operations import Identity, ReluConvNorm
 from adabert_core.search_space import INPUTS
@@ -72,6 +72,7 @@ class StudentGraph:
         self.read: dict[str, str] = {}  # tensor -> its ReLU, ready to be multiplied
         self._windows_made: dict[tuple[tuple[int, int], ...], str] = {}
         self.pools: dict[tuple[str, str], str] = {}
+        self.watched: list[str] = []  # what the ranges of other tensors are known by
 
     def build(self, watched: bool = False) -> onnx.ModelProto:
         """Returns the model; `watched` makes every tensor that int8 would round an output as well."""
@@ -85,11 +86,13 @@ class StudentGraph:
         for k, cell in enumerate(self.network.cells, 1):
             states.append(self._sum(self._cell(cast("Cell", cell), f"cell{k}", *states[-2:]), f"cell{k}"))
         head = self.network.classifier
-        summary = add("Tanh", self._summary(first, states[INPUTS:], means))
-        add("Gemm", summary, _array(head.weight).T, _array(head.bias), name="logits")
+        features = add("Tanh", self._summary(first, states[INPUTS:], means))
+        if self.network.ngrams is not None:
+            features = add("Concat", features, self._ngrams(self.network.ngrams, first.tensor, watched), axis=1)
+        add("Gemm", features, _array(head.weight).T, _array(head.bias), name="logits")
         tensors: dict[str, list[str | int]] = {"logits": ["batch", head.out_features]}
         if watched:
-            tensors |= {tensor: ["rows", "columns"] for tensor in self.read}
+            tensors |= {tensor: ["rows", "columns"] for tensor in [*self.read, *self.watched]}
         return self.graph.model(
             [make_tensor_value_info(given, TensorProto.INT64, ["batch", "length"]) for given in ("input_ids", "attention_mask")],
             [make_tensor_value_info(made, TensorProto.FLOAT, shape) for made, shape in tensors.items()],
@@ -132,6 +135,20 @@ class StudentGraph:
         weights = [weight for _, each in parts for weight in each]
         joined = add("Reshape", add("Concat", *(part for part, _ in parts), axis=2), [-1, len(weights), self.channels])
         return add("Reshape", add("MatMul", np.array([weights]), joined), [-1, self.channels])
+
+    def _ngrams(self, ngrams: NGrams, tensor: str, watched: bool) -> str:
+        """The maxima of n-grams of the embedding (B * L, C) -> (B, C)."""
+        add, name = self.graph.add, "ngrams.span"
+        if watched:
+            self.watched.append(add("Mul", add("Abs", tensor), 2.0, name=name))
+        taps = _array(ngrams.filters.weight)[:, :, 0].transpose(2, 1, 0)  # (NGRAM, C, C)
+        windows = self._windows(tuple((0, offset - len(taps) // 2) for offset in range(len(taps))))
+        rows = self._around([self.arithmetic.signed(self.graph, tensor, name)], self.arithmetic.signed_zeros, windows)
+        weights = [(name, tap) for tap in taps]
+        rows = add("Reshape", rows, [-1, len(taps) * self.channels])
+        bias = _array(ngrams.filters.bias)
+        product = self.arithmetic.multiply(self.graph, rows, weights, bias, "ngrams.product", signed=True)
+        return add("Relu", add("Reshape", self._maximum(self._by_text(product)), [-1, self.channels]))
 
     def _measure(self, ids: str) -> None:
         """Takes the sizes of the tables from ids (B, L)."""

@@ -164,6 +164,7 @@ def new_student(
         alignment=teacher.pair and architecture == "adabert",
         maxima=architecture == "adabert",
         position_vectors=teacher.pair,
+        ngrams=not teacher.pair and architecture == "adabert",
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
         pad_token_id=teacher.template.pad_id,

@@ -106,5 +106,6 @@ def build_supernet(
         alignment=separator_id is not None,
         maxima=True,
         position_vectors=separator_id is not None,
+        ngrams=separator_id is None,
     )
     return Supernet(network, k_max, num_labels, generator, task)

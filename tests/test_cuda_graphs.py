@@ -35,6 +35,7 @@ def distilled(pair, device, dropout=0.0):
         dropout=dropout,
         alignment=pair,
         maxima=True,
+        ngrams=not pair,
     )
     return DistilledNetwork(network, 2, CLASSES).to(device).train()
 

@@ -52,8 +52,8 @@ NO_CONVOLUTION = Genotype(
 NOTHING_INSIDE = Genotype(3, ((0, 2, "zero"), (1, 2, "zero"), (2, 3, "conv_3"), (2, 4, "identity"), (3, 4, "zero")))
 
 
-def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40, alignment=True, maxima=True, position_vectors=False):
-    """Random weights and statistics, in evaluation mode."""
+def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40, alignment=True, **of_before):
+    """Random weights and statistics, in evaluation mode; `of_before` is what earlier students have otherwise."""
     torch.manual_seed(seed)
     config = AdaBertConfig(
         vocab_size=vocabulary,
@@ -63,8 +63,7 @@ def student(genotype, separator_id=None, classes=3, seed=0, vocabulary=40, align
         separator_id=separator_id,
         num_labels=classes,
         alignment=alignment and separator_id is not None,
-        maxima=maxima,
-        position_vectors=position_vectors,
+        **{"maxima": True, "position_vectors": False, "ngrams": separator_id is None, **of_before},
     )
     model = AdaBertForSequenceClassification(config).eval()
     with torch.no_grad():
@@ -142,10 +141,11 @@ def test_a_text_without_any_token_gets_torchs_answer(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
-def test_students_of_before_there_were_maxima_are_exported_without(tmp_path):
+@pytest.mark.parametrize("part", ["maxima", "ngrams"])
+def test_students_of_before_there_were_maxima_or_ngrams_are_exported_without(part, tmp_path):
     rows, answers = rows_of(pair=False), []
-    for maxima in (False, True):
-        model = student(CONVOLUTIONS, maxima=maxima)
+    for has in (False, True):
+        model = student(CONVOLUTIONS, **{part: has})
         export_student(model, tmp_path / "model.onnx")
         answers.append(onnx_logits(open_session(tmp_path / "model.onnx", threads=1), rows, 7))
         np.testing.assert_allclose(answers[-1], expected_logits(model, rows), atol=1e-5, rtol=0)
@@ -191,11 +191,12 @@ def test_ranges_are_the_greatest_values_that_real_rows_reach():
     model, rows = student(CONVOLUTIONS), rows_of(pair=False)
     found = measured_ranges(model, rows, np.arange(40))
     seen = []
-    handle = model.network.embedding.register_forward_hook(lambda *call: seen.append(call[2].clamp(min=0).max().item()))
+    handle = model.network.embedding.register_forward_hook(lambda *call: seen.append((call[2].max(), call[2].abs().max())))
     expected_logits(model, rows)
     handle.remove()
-    assert found["embedding"] == pytest.approx(max(seen), rel=1e-5)
-    assert set(found) == {"embedding", "cell1.node2", "cell1", "cell2.node2", "cell2", "cell3.node2"}
+    assert found["embedding"] == pytest.approx(max(float(greatest) for greatest, _ in seen), rel=1e-5)
+    assert found["ngrams.span"] == pytest.approx(2 * max(float(farthest) for _, farthest in seen), rel=1e-5)
+    assert set(found) == {"embedding", "ngrams.span", "cell1.node2", "cell1", "cell2.node2", "cell2", "cell3.node2"}
 
 
 def test_exported_student_holds_no_path_of_this_machine(tmp_path):

@@ -31,7 +31,7 @@ def unsettle(module, seed=0):
     return module
 
 
-def derived(genotype, separator_id=None, dropout=0.0, alignment=True, maxima=True, position_vectors=False):
+def derived(genotype, separator_id=None, dropout=0.0, alignment=True, maxima=True, position_vectors=False, ngrams=False):
     return unsettle(
         AdaBertNetwork(
             vocab_size=VOCABULARY,
@@ -46,6 +46,7 @@ def derived(genotype, separator_id=None, dropout=0.0, alignment=True, maxima=Tru
             alignment=alignment and separator_id is not None,
             maxima=maxima,
             position_vectors=position_vectors,
+            ngrams=ngrams,
         )
     )
 
@@ -176,6 +177,25 @@ def test_head_mixes_the_summaries_of_all_layers():
     torch.testing.assert_close(network.logits(summaries, 2), network.classifier(torch.tanh(mixed)))
 
 
+@torch.no_grad()
+def test_classifier_reads_the_maxima_of_five_words_each_beside_the_cells():
+    network = derived(plain_cell(1), ngrams=True).eval()
+    rows = [[5, 6, 7, 8, 9, 10, 11], [8, 9]]
+    summaries = network.summaries(*padded(rows), 1)
+    assert summaries.shape == (3, 2, CHANNELS)
+    weight, bias = network.ngrams.filters.weight[:, :, 0], network.ngrams.filters.bias  # (C, C, 5), (C,)
+    for row, found in zip(rows, summaries[-1], strict=True):
+        words = nn.functional.pad(network.embedding.norm(network.embedding.word.weight[row]), (0, 0, 2, 2))
+        said = [torch.einsum("oiw,wi->o", weight, words[i : i + 5]) + bias for i in range(len(row))]
+        torch.testing.assert_close(found, torch.stack(said).amax(0).clamp(min=0))
+    without = network.summaries(*padded(rows), 0)
+    assert without.shape == (2, 2, CHANNELS)
+    assert torch.equal(without[-1], summaries[-1])
+    network.depth_weights["1"].zero_()
+    features = torch.cat([torch.tanh(summaries[:2].mean(0)), summaries[-1]], dim=-1)
+    torch.testing.assert_close(network.logits(summaries, 1), network.classifier(features))
+
+
 def test_pair_is_split_at_the_first_separator():
     ids = torch.tensor([[2, 7, 8, SEP, 9, SEP, PAD], [2, 7, SEP, 10, 11, 12, SEP]])
     mask = torch.tensor([[1] * 6 + [0], [1] * 7])
@@ -228,6 +248,7 @@ def test_supernet_with_one_hot_alpha_is_the_derived_student(tmp_path, depth, sep
         alignment=separator is not None,
         maxima=True,
         position_vectors=separator is not None,
+        ngrams=separator is None,
     )
     student = AdaBertForSequenceClassification(config)
     distilled = DistilledNetwork(student.network, depth, 2)

@@ -24,15 +24,15 @@ def test_work_is_what_the_genotype_needs(tmp_path):
     text = np.full((1, 10), 7), np.ones((1, 10), np.int64)
     operations, moved = work(tmp_path / "model.onnx", *text)
     # cell 1, both inputs the same: 5 taps, then 5 + 3; cells 2 and 3: 3 + 5, then 5 + 3
-    taps = 5 + 8 + 2 * (8 + 8)
+    taps = 5 + 5 + 8 + 2 * (8 + 8)  # of the n-grams five
     summary = 2 * 10 * 4 * 8 + 2 * (4 + 4) * 8  # means of four states, which with four maxima are weighted by depth
-    assert operations == 2 * 8 * 8 * 10 * taps + 2 * 8 * 3 + summary
-    weights, biases = 8 * 8 * taps + 8 * 3, 6 * 8 + 3
+    assert operations == 2 * 8 * 8 * 10 * taps + 2 * 16 * 3 + summary
+    weights, biases = 8 * 8 * taps + 16 * 3, 7 * 8 + 3
     assert moved == 4 * (weights + biases + 10 * 8)
     export_int8(model, tmp_path / "model_int8.onnx", rows_of(pair=False), np.arange(5))
     assert work(tmp_path / "model_int8.onnx", *text)[0] == operations
     kinds = [node.op_type for node in onnx.load(tmp_path / "model_int8.onnx").graph.node]
-    assert kinds.count("MatMulIntegerToFloat") == 6
+    assert kinds.count("MatMulIntegerToFloat") == 7
     assert kinds.count("Gemm") == 1  # the classifier
 
 
@@ -43,7 +43,9 @@ def test_products_and_pools_of_the_deployed_graph_are_those_that_the_search_coun
     graph = StudentGraph(student(genotype, SEP if pair else None, alignment=False), Fp32(8))
     built = graph.build().graph
     shapes = {tensor.name: tensor.dims for tensor in built.initializer}
-    products = [shapes[node.input[1]][0] // 8 for node in built.node if node.name.endswith(".product")]
+    products = [
+        shapes[node.input[1]][0] // 8 for node in built.node if node.name.startswith("cell") and node.name.endswith(".product")
+    ]
     assert deployed_products(genotype, pair) == sum(products) + len(graph.pools)
 
 

@@ -34,6 +34,7 @@ def folder(request, tmp_path_factory, bert_folder):
         alignment=request.param,
         maxima=True,
         position_vectors=False,
+        ngrams=not request.param,
         id2label={0: "bad", 1: "good"},
     )
     model = AdaBertForSequenceClassification(settings).eval()

@@ -29,6 +29,7 @@ def student_of(genotype: Genotype) -> DistilledNetwork:
         separator_id=None,
         alignment=False,
         maxima=True,
+        ngrams=True,
     )
     return DistilledNetwork(network, genotype.depth, CLASSES).train()
 
