@@ -43,7 +43,7 @@ class Arithmetic(Protocol):
         name: str,
         signed: bool = False,
     ) -> str:
-        """Rows (n, k * C) times the weights (C, C) that belong to each tensor they came from, plus the bias."""
+        """Rows (n, k * C) times the weights (C, columns) that belong to each tensor they came from, plus the bias."""
 
 
 class Fp32:

@@ -16,7 +16,7 @@ from adabert_core.dropout import Dropout
 from adabert_core.operations import Positions, ReluConvNorm, make_operation, shapes_fixed
 from adabert_core.search_space import INPUTS, NODES
 
-NGRAM = 5  # words that a filter of `NGrams` sees
+NGRAM, NGRAM_STATES = 3, 2  # words that a filter of `NGrams` sees; how many times as many filters as channels there are
 Gates = Mapping[str, tuple[str, Tensor | None]]  # edge name -> (operation, its straight-through weight)
 
 
@@ -54,10 +54,10 @@ class NGrams(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.filters = nn.Conv2d(channels, channels, (1, NGRAM), padding=(0, NGRAM // 2))
+        self.filters = nn.Conv2d(channels, NGRAM_STATES * channels, (1, NGRAM), padding=(0, NGRAM // 2))
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
-        """An embedding (B, L, C), zero at pads -> (B, C), never negative."""
+        """An embedding (B, L, C), zero at pads -> (B, NGRAM_STATES * C), never negative."""
         image = x.transpose(1, 2).unsqueeze(2)  # (B, C, 1, L), channels last in memory
         return F.relu(positions.maximum(self.filters(image).squeeze(2).transpose(1, 2)))
 
@@ -154,7 +154,7 @@ class AdaBertNetwork(nn.Module):
         self.depth_weights = nn.ParameterDict({str(k): nn.Parameter(torch.zeros(k + 1)) for k in depths})
         self.ngrams = NGrams(channels) if ngrams else None
         self.dropout = Dropout(dropout)
-        self.classifier = nn.Linear(2 * channels if ngrams else channels, num_labels)
+        self.classifier = nn.Linear(channels * (1 + NGRAM_STATES if ngrams else 1), num_labels)
 
     def tables(self) -> dict[str, Tensor]:
         """The embedding tables that can start from the teacher's."""
@@ -164,7 +164,7 @@ class AdaBertNetwork(nn.Module):
     def summaries(self, input_ids: Tensor, attention_mask: Tensor, depth: int, gates: Gates | None = None) -> Tensor:
         """Ids and mask (B, L) -> s (depth + 1, B, C): the embedding and every cell summed up over the real positions.
 
-        With n-grams these are one row more, the last.
+        N-grams are NGRAM_STATES rows more, the last.
         """
         if self.separator_id is None:
             positions = Positions.of(attention_mask, self.training)
@@ -182,21 +182,21 @@ class AdaBertNetwork(nn.Module):
             start = (own_a.mean(first) + own_b.mean(second)) / 2
         summaries = [start]
         before, state = (State(as_computed(x)) for x in (first, second))
-        ngrams = [] if self.ngrams is None else [self.ngrams(state.x, positions)]
+        ngrams = () if self.ngrams is None else self.ngrams(state.x, positions).chunk(NGRAM_STATES, dim=-1)
         if first is second:
             before = state
         for cell in list(self.cells)[:depth]:
             before, state = state, cell(before, state, positions, gates)
             mean = positions.mean(state.x)
             summaries.append((mean + positions.maximum(state.x)) / 2 if self.maxima else mean)
-        return torch.stack(summaries + ngrams)
+        return torch.stack([*summaries, *ngrams])
 
     def logits(self, summaries: Tensor, depth: int) -> Tensor:
         """Summaries (>= depth + 1, B, C) -> logits (B, classes) of the net that ends after `depth` cells."""
         weights = torch.softmax(self.depth_weights[str(depth)], dim=0)
         features = torch.tanh(torch.einsum("k,kbc->bc", weights, summaries[: depth + 1]))
         if self.ngrams is not None:
-            features = torch.cat([features, summaries[-1]], dim=-1)
+            features = torch.cat([features, *summaries[-NGRAM_STATES:]], dim=-1)
         return self.classifier(self.dropout(features))
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from adabert_core.alignment import LEAST_NORM, OUT_OF_REACH
 from adabert_core.arithmetic import Arithmetic
-from adabert_core.network import AdaBertNetwork, Cell, Embedding, NGrams
+from adabert_core.network import NGRAM_STATES, AdaBertNetwork, Cell, Embedding, NGrams
 from adabert_core.onnx_graph import Graph
 from adabert_core.operations import Identity, ReluConvNorm
 from adabert_core.search_space import INPUTS
@@ -137,18 +137,20 @@ class StudentGraph:
         return add("Reshape", add("MatMul", np.array([weights]), joined), [-1, self.channels])
 
     def _ngrams(self, ngrams: NGrams, tensor: str, watched: bool) -> str:
-        """The maxima of n-grams of the embedding (B * L, C) -> (B, C)."""
+        """The maxima of n-grams of the embedding (B * L, C) -> (B, filters)."""
         add, name = self.graph.add, "ngrams.span"
         if watched:
             self.watched.append(add("Mul", add("Abs", tensor), 2.0, name=name))
-        taps = _array(ngrams.filters.weight)[:, :, 0].transpose(2, 1, 0)  # (NGRAM, C, C)
+        taps = _array(ngrams.filters.weight)[:, :, 0].transpose(2, 1, 0)  # (NGRAM, C, filters)
         windows = self._windows(tuple((0, offset - len(taps) // 2) for offset in range(len(taps))))
         rows = self._around([self.arithmetic.signed(self.graph, tensor, name)], self.arithmetic.signed_zeros, windows)
         weights = [(name, tap) for tap in taps]
         rows = add("Reshape", rows, [-1, len(taps) * self.channels])
         bias = _array(ngrams.filters.bias)
         product = self.arithmetic.multiply(self.graph, rows, weights, bias, "ngrams.product", signed=True)
-        return add("Relu", add("Reshape", self._maximum(self._by_text(product)), [-1, self.channels]))
+        return add(
+            "Relu", add("Reshape", self._maximum(self._by_text(product, NGRAM_STATES)), [-1, NGRAM_STATES * self.channels])
+        )
 
     def _measure(self, ids: str) -> None:
         """Takes the sizes of the tables from ids (B, L)."""

@@ -178,21 +178,22 @@ def test_head_mixes_the_summaries_of_all_layers():
 
 
 @torch.no_grad()
-def test_classifier_reads_the_maxima_of_five_words_each_beside_the_cells():
+def test_classifier_reads_the_maxima_of_three_words_each_beside_the_cells():
     network = derived(plain_cell(1), ngrams=True).eval()
     rows = [[5, 6, 7, 8, 9, 10, 11], [8, 9]]
     summaries = network.summaries(*padded(rows), 1)
-    assert summaries.shape == (3, 2, CHANNELS)
-    weight, bias = network.ngrams.filters.weight[:, :, 0], network.ngrams.filters.bias  # (C, C, 5), (C,)
-    for row, found in zip(rows, summaries[-1], strict=True):
-        words = nn.functional.pad(network.embedding.norm(network.embedding.word.weight[row]), (0, 0, 2, 2))
-        said = [torch.einsum("oiw,wi->o", weight, words[i : i + 5]) + bias for i in range(len(row))]
+    assert summaries.shape == (4, 2, CHANNELS)
+    ngrams = torch.cat([summaries[2], summaries[3]], dim=-1)
+    weight, bias = network.ngrams.filters.weight[:, :, 0], network.ngrams.filters.bias  # (2 C, C, 3), (2 C,)
+    for row, found in zip(rows, ngrams, strict=True):
+        words = nn.functional.pad(network.embedding.norm(network.embedding.word.weight[row]), (0, 0, 1, 1))
+        said = [torch.einsum("oiw,wi->o", weight, words[i : i + 3]) + bias for i in range(len(row))]
         torch.testing.assert_close(found, torch.stack(said).amax(0).clamp(min=0))
     without = network.summaries(*padded(rows), 0)
-    assert without.shape == (2, 2, CHANNELS)
-    assert torch.equal(without[-1], summaries[-1])
+    assert without.shape == (3, 2, CHANNELS)
+    assert torch.equal(without[1:], summaries[2:])
     network.depth_weights["1"].zero_()
-    features = torch.cat([torch.tanh(summaries[:2].mean(0)), summaries[-1]], dim=-1)
+    features = torch.cat([torch.tanh(summaries[:2].mean(0)), ngrams], dim=-1)
     torch.testing.assert_close(network.logits(summaries, 1), network.classifier(features))
 
 

@@ -24,10 +24,10 @@ def test_work_is_what_the_genotype_needs(tmp_path):
     text = np.full((1, 10), 7), np.ones((1, 10), np.int64)
     operations, moved = work(tmp_path / "model.onnx", *text)
     # cell 1, both inputs the same: 5 taps, then 5 + 3; cells 2 and 3: 3 + 5, then 5 + 3
-    taps = 5 + 5 + 8 + 2 * (8 + 8)  # of the n-grams five
+    taps = 3 * 2 + 5 + 8 + 2 * (8 + 8)  # n-grams: three, twice as many filters as channels
     summary = 2 * 10 * 4 * 8 + 2 * (4 + 4) * 8  # means of four states, which with four maxima are weighted by depth
-    assert operations == 2 * 8 * 8 * 10 * taps + 2 * 16 * 3 + summary
-    weights, biases = 8 * 8 * taps + 16 * 3, 7 * 8 + 3
+    assert operations == 2 * 8 * 8 * 10 * taps + 2 * 24 * 3 + summary
+    weights, biases = 8 * 8 * taps + 24 * 3, 8 * 8 + 3
     assert moved == 4 * (weights + biases + 10 * 8)
     export_int8(model, tmp_path / "model_int8.onnx", rows_of(pair=False), np.arange(5))
     assert work(tmp_path / "model_int8.onnx", *text)[0] == operations
