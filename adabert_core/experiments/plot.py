@@ -8,10 +8,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 _STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "adabert", "font.size": 9, "axes.axisbelow": True}
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _INK, _TEACHER, _BASE = "#1f6feb", "#d1242f", "#6e7781"
+_PLACES = [(x, y, side) for y in (6, -11, 17, -22, 28, -33) for x, side in ((7, "left"), (-7, "right"))]  # of a label, in points
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -28,15 +30,16 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 def _panel(axes: Axes, task: str, rows: list[dict[str, Any]]) -> None:
     axes.set_xscale("log")
     axes.grid(linewidth=0.4, color="#d0d7de")
-    for i, row in enumerate(rows):
+    labels = []
+    for row in rows:
         spot = (row["ms"]["mean"], row["score"]["mean"])
         bars = {"xerr": row["ms"]["deviation"], "yerr": row["score"]["deviation"]}
         axes.errorbar(*spot, **bars, fmt="o", color=_INK, elinewidth=0.7, markersize=6)
-        axes.annotate(row["variant"], spot, (7, 6 if i % 2 else -11), textcoords="offset points", color=_INK)
+        labels.append((row["variant"], spot, _INK))
     if rows[0]["teacher_ms"]:  # none of a teacher that no ONNX exporter takes
         teacher = (rows[0]["teacher_ms"]["mean"], rows[0]["teacher_score"]["mean"])
         axes.plot(*teacher, "s", color=_TEACHER, markersize=7)
-        axes.annotate("teacher", teacher, (-7, 6), textcoords="offset points", ha="right", color=_TEACHER)
+        labels.append(("teacher", teacher, _TEACHER))
     base = rows[0]["bert-base_ms"]
     if base:
         axes.axvline(base["mean"], color=_BASE, linestyle="--")
@@ -47,3 +50,19 @@ def _panel(axes: Axes, task: str, rows: list[dict[str, Any]]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(title=task, xlabel="milliseconds, ONNX, one text, one thread", ylabel=f"test {rows[0]['metric'].replace('_', ' ')}")
+    label(axes, labels)
+
+
+def label(axes: Axes, labels: Sequence[tuple[str, tuple[float, float], str]]) -> None:
+    """Writes a name beside each spot, at the first of _PLACES where it covers no spot and no other name."""
+    axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]  # until then nothing has its place
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in (axes.transData.transform(spot) for _, spot, _ in labels)]
+    for name, spot, colour in labels:
+        for x, y, side in _PLACES:
+            note = axes.annotate(name, spot, (x, y), textcoords="offset points", ha=side, color=colour)
+            box = note.get_window_extent()
+            free = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
+            if (free and not any(box.overlaps(other) for other in taken)) or (x, y, side) == _PLACES[-1]:
+                break
+            note.remove()
+        taken.append(box)

@@ -1,8 +1,11 @@
 """The arithmetic of an experiment's table, in literal numbers."""
 
-import pytest
+import itertools
 
-from adabert_core.experiments.plot import draw
+import pytest
+from matplotlib.figure import Figure
+
+from adabert_core.experiments.plot import draw, label
 from adabert_core.experiments.table import markdown, spread, write_between_marks
 
 
@@ -98,6 +101,19 @@ def test_picture_names_variants_teacher_and_bert_base_and_is_the_same_every_time
     assert text == (tmp_path / "b.svg").read_text()
     for word in ("searched", "BiLSTM", "teacher", "BERT-base", "mrpc", "rte"):
         assert word in text
+
+
+def test_names_in_a_picture_cover_neither_each_other_nor_a_spot():
+    axes = Figure(figsize=(6.4, 4.2), layout="constrained").subplots()
+    spots = {f"variant {i}": (1.0 + 0.02 * i, 0.84 + 0.001 * (i % 2)) for i in range(5)}
+    for spot in [*spots.values(), (3.0, 0.9)]:
+        axes.plot(*spot, "o")
+    label(axes, [(name, spot, "black") for name, spot in spots.items()])
+    names = [note.get_window_extent() for note in axes.texts]
+    assert [note.get_text() for note in axes.texts] == list(spots)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(names, 2))
+    pixels = axes.transData.transform(list(spots.values()))
+    assert not any(name.contains(*spot) for name in names for spot in pixels)
 
 
 def test_teacher_that_no_exporter_takes_has_a_line_without_times_and_no_dot(tmp_path):
