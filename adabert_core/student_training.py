@@ -93,7 +93,8 @@ def train_student(
         accelerator.clip_grad_norm_(distilled.parameters(), config.clip_norm)
         optimizer.step()
         schedule.step()
-        if (step + 1) % _AVERAGE_STEPS == 0 or step + 1 == steps:
+        untrained = step + 1 in milestones and average.n_averaged == 0  # a few steps, and to be evaluated before the fourth
+        if (step + 1) % _AVERAGE_STEPS == 0 or step + 1 == steps or untrained:
             average.update_parameters(student.network)
         if step + 1 in milestones:
             logits = task.in_units(network_logits(cast("Network", average.module), student.depth, validation, accelerator))
