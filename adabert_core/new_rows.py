@@ -36,7 +36,7 @@ def score_rows(
 
     Args:
         given: the folder of a finished run, or of one of its stages.
-        source: what `data.source` takes; of a folder every file counts.
+        source: what `data.source` takes; of a folder every file counts. Without a header it has the run's columns.
         text: the text columns; default: the run's.
         label: the label column; default: the run's.
         threads: of the ONNX session, 0 for all cores.
@@ -60,7 +60,7 @@ def score_rows(
         )
     with _options_named():
         text = check_columns_setting(text, label)
-        tables = list(read_unlabeled(source, text, label).values())
+        tables = list(read_unlabeled(source, text, label, columns.get("columns", ())).values())
         if not tables:
             raise UserError(f"--data {source}: every split hides its labels; give rows with labels.")
         parts = [clean_rows(table, text, label, dataset.task.name) for table in tables]

@@ -44,11 +44,24 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
             "\n".join(["b,mark", *(f"{text} {label},{label}" for text, label in sentences(200, seed=0))])
         )
     config = DataConfig(source=str(tmp_path / "rows.csv"), text=text, label="mark", unlabeled=str(tmp_path / "more.jsonl"))
-    prepare.run(config, {}, tmp_path / "run" / "prepare_data", tracker=Tracker(""), checkpoints=Checkpoints(None))
-    version = read_manifest(tmp_path / "run" / "prepare_data", "prepare_data").data_version
-    write_stage(tmp_path / "run" / "retrain", version)
+    return write_run(tmp_path / "run", config, monkeypatch)
+
+
+def write_run(folder: Path, config: DataConfig, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns the folder, now a run with real rows and a `Reader` for a student."""
+    prepare.run(config, {}, folder / "prepare_data", tracker=Tracker(""), checkpoints=Checkpoints(None))
+    write_stage(folder / "retrain", read_manifest(folder / "prepare_data", "prepare_data").data_version)
     monkeypatch.setattr(new_rows, "load", lambda *_: Reader())
-    return tmp_path / "run"
+    return folder
+
+
+def test_rows_without_a_header_have_the_columns_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.csv").write_text("\n".join(f"{label},{text} {label}" for text, label in sentences(200, seed=0)))
+    config = DataConfig(source=str(tmp_path / "rows.csv"), columns=["mark", "b"], text="b", label="mark")
+    run = write_run(tmp_path / "run", config, monkeypatch)
+    (tmp_path / "may.csv").write_text("good,this is good\nbad,and that is good\n")
+    found = score_rows(run, str(tmp_path / "may.csv"))
+    assert (found["rows"], found["score"]) == (2, 0.5)
 
 
 def test_unlabeled_text_that_the_targets_left_out_was_not_seen(run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +53,18 @@ def file_format(path: Path) -> str | None:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
-    return suffixes[-1] if suffixes and suffixes[-1] in _READERS else None
+    return suffixes[-1] if suffixes and suffixes[-1] in _FORMATS else None
 
 
 def formats() -> str:
     """Returns the known file formats as a sentence lists them."""
-    return ", ".join(_READERS)
+    return ", ".join(_FORMATS)
 
 
-def read_file(path: Path) -> Table:
+def read_file(path: Path, columns: Sequence[str] = ()) -> Table:
     """Returns the table of a file with a known format.
+
+    `columns` are those of a CSV or TSV file without a header; where a file's first line is just these names, that is its header.
 
     Raises:
         UserError: the file is empty, cannot be read or decoded, or a line of it is broken; the sentence names the line.
@@ -77,6 +79,8 @@ def read_file(path: Path) -> Table:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}): check the file and its permissions.") from error
     if not content.removeprefix(codecs.BOM_UTF8).strip():
         raise UserError(f"{path} is empty: give a file with rows.")
+    if kind in _DELIMITERS:
+        return _read_delimited(str(path), content, _DELIMITERS[kind], list(columns))
     return _READERS[kind](str(path), content)
 
 
@@ -100,28 +104,32 @@ def _decoded(name: str, content: bytes) -> str:
     return text
 
 
-def _read_delimited(name: str, content: bytes, delimiter: str) -> Table:
+def _read_delimited(name: str, content: bytes, delimiter: str, columns: list[str]) -> Table:
     text = _decoded(name, content)
     quoted = delimiter == "," or _is_quoted(text, delimiter)
     layout = functools.partial(_records, delimiter=delimiter, quoted=quoted)
     parse = pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted)
-    _, header = next(layout(text))
-    repeated = sorted({column for column in header if header.count(column) > 1})
-    if repeated:
-        raise UserError(f"{name}, line 1: the column name {repeated[0]!r} occurs twice; rename one.")
+    _, first = next(layout(text))
+    named = columns if first != columns else []
+    header = named or first
+    if not named and (repeated := sorted({column for column in header if header.count(column) > 1})):
+        raise UserError(
+            f"{name}, line 1: the column name {repeated[0]!r} occurs twice; rename one, or list the columns in data.columns if "
+            "this is no header."
+        )
     convert = pyarrow.csv.ConvertOptions(
         column_types={column: pa.string() for column in header}, strings_can_be_null=False, quoted_strings_can_be_null=False
     )
-    read = pyarrow.csv.ReadOptions(block_size=min(len(content) + 1, _BLOCK_BYTES))
+    read = pyarrow.csv.ReadOptions(block_size=min(len(content) + 1, _BLOCK_BYTES), column_names=named)
     try:
         # The added line end lets a file that is a header and nothing else parse as zero rows.
         table = pyarrow.csv.read_csv(pa.BufferReader(content + b"\n"), read, parse, convert)
     except pa.ArrowInvalid as error:
-        _raise_first_ragged(name, layout(text), delimiter)
+        _raise_first_ragged(name, layout(text), delimiter, named)
         raise UserError(f"{name} cannot be parsed ({' '.join(str(error).split())}): check its quotes.") from error
     frame = table.to_pandas()
     _check_last_quote(name, frame, layout(text))
-    return Table(name, frame, lambda row: _line_of_record(layout(text), row + 1))
+    return Table(name, frame, lambda row: _line_of_record(layout(text), row if named else row + 1))
 
 
 def _records(text: str, *, delimiter: str, quoted: bool, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
@@ -162,15 +170,15 @@ def _record_count(records: Iterator[tuple[int, list[str]]]) -> int | None:
     return len(lengths) if len(set(lengths)) == 1 else None
 
 
-def _raise_first_ragged(name: str, records: Iterator[tuple[int, list[str]]], delimiter: str) -> None:
-    header = next(records)[1]
-    refuse_other_delimiter(name, header)
-    width = len(header)
-    for line, fields in records:
+def _raise_first_ragged(name: str, records: Iterator[tuple[int, list[str]]], delimiter: str, named: list[str]) -> None:
+    first = next(records)
+    refuse_other_delimiter(name, first[1])
+    width, where = (len(named), "data.columns") if named else (len(first[1]), "the header")
+    for line, fields in itertools.chain([first], records):
         if len(fields) != width:
             mark = "tabs" if delimiter == "\t" else "commas, quotes or line ends"
             raise UserError(
-                f"{name}, line {line}: {len(fields)} fields where the header has {width}; "
+                f"{name}, line {line}: {len(fields)} fields where {where} has {width}; "
                 f"remove or quote {mark} inside texts and close every quote."
             )
 
@@ -266,10 +274,10 @@ def _plain(cell: Any) -> Any:
         return cell
 
 
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _READERS: dict[str, Callable[[str, bytes], Table]] = {
-    ".csv": functools.partial(_read_delimited, delimiter=","),
-    ".tsv": functools.partial(_read_delimited, delimiter="\t"),
     ".jsonl": _read_json_lines,
     ".json": _read_json_lines,
     ".parquet": _read_parquet,
 }
+_FORMATS = (*_DELIMITERS, *_READERS)

@@ -49,7 +49,7 @@ def run(config: DataConfig, inputs: dict[str, Path], output: Path, *, tracker: T
         description = _describe(task, parts, names) | {"metric": metric, "removed": removed}
         if config.class_weights == "balanced":
             description["class_weights"] = balanced_weights(parts["train"]["label"], task, len(names))
-        columns = {"text_columns": text_columns, "label_column": config.label}
+        columns = {"text_columns": text_columns, "label_column": config.label, "columns": config.columns}
         write_json(frame.path / "dataset.json", description | columns)
         _log_counts(config.source, task, parts, names, removed)
     return frame.finished
@@ -64,7 +64,7 @@ def fingerprint(config: DataConfig) -> str:
 def _read(config: DataConfig) -> tuple[str, list[str], dict[str, pd.DataFrame], list[str], dict[str, int]]:
     """Returns the task, the text columns, the splits and unlabeled text, the class names and the counts of removed rows."""
     text_columns = checks.check_columns_setting(config.text, config.label)
-    tables = read_source(config.source, config.label)
+    tables = read_source(config.source, config.label, config.columns)
     task = checks.choose_task(tables, config.label, config.task, text_columns)
     rows = {split: checks.clean_rows(table, text_columns, config.label, task) for split, table in tables.items()}
     names = checks.check_labels(tables, rows, config.label, task, config.task)
@@ -72,7 +72,7 @@ def _read(config: DataConfig) -> tuple[str, list[str], dict[str, pd.DataFrame], 
     parts, removed = _split(rows, names, config, task)
     if config.unlabeled is not None:
         known = {split: splits.with_keys(part) for split, part in parts.items()}
-        tables = read_unlabeled(config.unlabeled, text_columns)
+        tables = read_unlabeled(config.unlabeled, text_columns, columns=config.columns)
         found = [checks.clean_rows(table, text_columns, None) for table in tables.values()]
         unlabeled, reasons = splits.unlabeled_rows(splits.with_keys(pd.concat(found, ignore_index=True)), known)
         parts, removed = parts | {splits.UNLABELED: _with_ids(unlabeled, names)}, removed | reasons

@@ -5,6 +5,7 @@ published splits has only train; splits.py carves the others from it. Of unlabel
 """
 
 import dataclasses
+import functools
 import importlib
 import logging
 import re
@@ -29,14 +30,17 @@ SPLIT_NAMES = {
 }
 _HIDDEN_LABEL = -1
 _MIN_MEAN_RATING = 0.5
+_Reader = Callable[[Path], Table]
+_FolderReader = Callable[[Path, _Reader], dict[str, Table]]
 
 
-def read_source(source: str, label: str) -> dict[str, Table]:
+def read_source(source: str, label: str, columns: Sequence[str] = ()) -> dict[str, Table]:
     """Returns the tables of a source by split name; train is always there.
 
     Where only train and validation are published, that validation is returned as test ("dev as published"): results are
     then comparable with others', and nothing is selected on it, since another validation split is carved from train.
-    Hub labels with names come as ordered categories, and a hub test split that hides its labels is left out.
+    Hub labels with names come as ordered categories, and a hub test split that hides its labels is left out. `columns` are those
+    of CSV and TSV files without a header.
 
     Raises:
         UserError: the source does not exist, cannot be reached or read, or has no train split.
@@ -45,14 +49,15 @@ def read_source(source: str, label: str) -> dict[str, Table]:
         return {"train": _read_reviews(source)}
     if source.startswith("hf:"):
         return _validation_as_test(_read_hub(source, label))
-    return _read_place(source, lambda folder: _validation_as_test(_read_folder(folder)))
+    return _validation_as_test(_read_place(source, functools.partial(read_file, columns=columns), _read_folder))
 
 
-def read_unlabeled(source: str, text: Sequence[str], label: str = "") -> dict[str, Table]:
+def read_unlabeled(source: str, text: Sequence[str], label: str = "", columns: Sequence[str] = ()) -> dict[str, Table]:
     """Returns the tables of a source by the name of the split or the file in a folder, whatever that is; labels are not needed.
 
     Where `label` names a column, a hub's labels are their names, and its splits that hide them are left out. `text` are the
-    columns to be read: what is builtin has one, of any name that is wanted.
+    columns to be read: what is builtin has one, of any name that is wanted. `columns` are those of CSV and TSV files without a
+    header.
 
     Raises:
         UserError: the source does not exist, cannot be reached or read, or is a folder without a readable file.
@@ -63,30 +68,30 @@ def read_unlabeled(source: str, text: Sequence[str], label: str = "") -> dict[st
         if source.startswith("hf:"):
             published = {split: rows for split, rows in _load_hub(source).items() if not _hides_labels(rows, label)}
             return {split: _hub_table(f"{source} {split}", rows, label) for split, rows in published.items()}
-        return _read_place(source, _read_all)
+        return _read_place(source, functools.partial(read_file, columns=columns), _read_all)
     except UserError as error:
         raise UserError(str(error).replace("data.source", "data.unlabeled")) from error
 
 
-def _read_place(source: str, read_folder: Callable[[Path], dict[str, Table]]) -> dict[str, Table]:
+def _read_place(source: str, read: _Reader, read_folder: _FolderReader) -> dict[str, Table]:
     if not source.strip():
         raise UserError("data.source is empty: name a file, a folder or another source.")
     if source.startswith("s3://"):
-        return _read_s3(source, read_folder)
+        return _read_s3(source, read, read_folder)
     if "://" in source:
         raise UserError(f"data.source={source}: only paths, s3://, builtin: and hf: sources are read; copy the file here first.")
-    return _read_path(Path(source).expanduser(), read_folder)
+    return _read_path(Path(source).expanduser(), read, read_folder)
 
 
-def _read_path(path: Path, read_folder: Callable[[Path], dict[str, Table]]) -> dict[str, Table]:
+def _read_path(path: Path, read: _Reader, read_folder: _FolderReader) -> dict[str, Table]:
     if path.is_dir():
-        return read_folder(path)
+        return read_folder(path, read)
     if not path.is_file():
         raise UserError(f"data.source={path}: no such file or folder, seen from {Path.cwd()}; check the path.")
-    return {"train": read_file(path)}
+    return {"train": read(path)}
 
 
-def _read_s3(source: str, read_folder: Callable[[Path], dict[str, Table]]) -> dict[str, Table]:
+def _read_s3(source: str, read: _Reader, read_folder: _FolderReader) -> dict[str, Table]:
     """Returns the tables of an object or of the objects below a prefix; errors name them by their URI."""
     from adabert_core.s3 import fetch  # here: boto3 takes its time, and most sources do without
 
@@ -94,7 +99,7 @@ def _read_s3(source: str, read_folder: Callable[[Path], dict[str, Table]]) -> di
         path = fetch(source, Path(scratch))
         there = source.rstrip("/") if path == Path(scratch) else source.rpartition("/")[0]
         try:
-            tables = _read_path(path, read_folder)
+            tables = _read_path(path, read, read_folder)
         except UserError as error:
             raise UserError(str(error).replace(scratch, there)) from error
         return {split: dataclasses.replace(table, name=table.name.replace(scratch, there)) for split, table in tables.items()}
@@ -129,7 +134,7 @@ def _read_reviews(source: str) -> Table:
     return Table(source, frame.loc[kept].reset_index(drop=True), lambda row: int(kept[row]) + 1)
 
 
-def _read_folder(folder: Path) -> dict[str, Table]:
+def _read_folder(folder: Path, read: _Reader) -> dict[str, Table]:
     found: dict[str, Path] = {}
     odd: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -148,11 +153,11 @@ def _read_folder(folder: Path) -> dict[str, Table]:
     if "train" not in found:
         seen = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise UserError(f"{folder} has no train file ({formats()}), only {seen}; name the files train, validation and test.")
-    return {split: read_file(path) for split, path in found.items()}
+    return {split: read(path) for split, path in found.items()}
 
 
-def _read_all(folder: Path) -> dict[str, Table]:
-    found = {path.name: read_file(path) for path in sorted(folder.iterdir()) if path.is_file() and file_format(path)}
+def _read_all(folder: Path, read: _Reader) -> dict[str, Table]:
+    found = {path.name: read(path) for path in sorted(folder.iterdir()) if path.is_file() and file_format(path)}
     if not found:
         raise UserError(f"{folder} has no file that can be read ({formats()}); put the texts there in one.")
     return found

@@ -47,6 +47,12 @@ def rows_with(line, row):
         ),
         ([HEADER, *GOOD], {"label": "lable"}, r"rows\.csv has no column 'lable' .*; did you mean data\.label=label\?"),
         ([HEADER, *GOOD], {"text": "Text"}, r"no column 'Text' .*its columns are text, label; did you mean data\.text=text\?"),
+        ([HEADER, *GOOD], {"columns": ["a", "a"]}, r"data\.columns names the column 'a' twice: give each its own name"),
+        (
+            [("gj04", 1, "", "Our friends won't buy this analysis"), *((f"s{i}", i % 2, "", f"t{i}") for i in range(40))],
+            {},
+            r"rows\.csv has no column 'label' \(data\.label\), and its first line looks like a row: name the 4 columns",
+        ),
         ([HEADER, *GOOD], {"text": ["text", "b", "c"]}, r"data\.text names 3 columns \(text, b, c\): name one, or two"),
         ([HEADER, *GOOD], {"text": []}, r"data\.text names 0 columns"),
         ([HEADER, *GOOD], {"text": ["text", "text"]}, r"data\.text names the column 'text' twice"),

@@ -51,6 +51,21 @@ def test_tsv_with_enclosing_quotes(write):
     assert table.line(2) == 5
 
 
+def test_file_without_a_header_has_the_columns_it_is_given(write):
+    rows = 'gj04\t1\t\tOur friends won"t buy this.\ngj04\t0\t*\tThey drank the pub.\n'
+    columns = ["source", "label", "star", "sentence"]
+    for content, start in ((rows, 1), ("\t".join(columns) + "\n" + rows, 2)):  # a header of these names stays one
+        table = read_file(write("a.tsv", content), columns)
+        assert list(table.frame.columns) == columns
+        assert cells(table) == [["gj04", "1", "", 'Our friends won"t buy this.'], ["gj04", "0", "*", "They drank the pub."]]
+        assert [table.line(0), table.line(1)] == [start, start + 1]
+    assert cells(read_file(write("a.csv", '"3","a, b"\n'), ["class", "text"])) == [["3", "a, b"]]
+    assert cells(read_file(write("a.jsonl", '{"text": "a"}'), ["class", "text"])) == [["a"]]
+    for content, line, fields in (("1,a,b\n0,c\n", 1, 3), ("1,a\n0,b,c\n", 2, 3), ("1,a\n0\n", 2, 1)):
+        with pytest.raises(UserError, match=rf"a\.csv, line {line}: {fields} fields where data\.columns has 2"):
+            read_file(write("a.csv", content), ["class", "text"])
+
+
 def test_compressed_csv(write):
     for name in ("a.csv.gz", "A.CSV.GZ", "packed.csv"):
         assert cells(read_file(write(name, gzip.compress(b"text,label\na,1\n")))) == [["a", "1"]]

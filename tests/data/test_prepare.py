@@ -44,11 +44,27 @@ def test_directory_says_what_is_in_it(write, prepare):
         },
         "text_columns": ["text"],
         "label_column": "label",
+        "columns": [],
     }
     schema = pq.read_schema(dataset.path / "train.parquet")
     assert {name: str(schema.field(name).type) for name in schema.names} == {"id": "string", "text_a": "string", "label": "int64"}
     metrics = json.loads((dataset.path / "manifest.json").read_text())["metrics"]
     assert metrics == {"train_rows": 236, "validation_rows": 24, "test_rows": 40, "classes": 2}
+
+
+def test_source_and_unlabeled_text_without_a_header(write, prepare):
+    bare = prepare(
+        write("bare.csv", [(f"id{i}", label, text) for i, (text, label) in enumerate(ROWS)]),
+        columns=["id", "label", "text"],
+        unlabeled=str(write("more.csv", [("x1", "", "a text that nobody has read")])),
+    )
+    whole = prepare(
+        write("whole.csv", [HEADER, *ROWS]),
+        "whole",
+        unlabeled=str(write("more.jsonl", '{"text": "a text that nobody has read"}')),
+    )
+    assert bare.data_version == whole.data_version
+    assert about(bare)["columns"] == ["id", "label", "text"]
 
 
 def test_order_of_the_source_changes_no_byte(write, prepare):
