@@ -113,11 +113,12 @@ def all_candidates() -> dict[str, tuple[str, ...]]:
     return {edge_name(edge): PRIMITIVES for edge in EDGES}
 
 
-def derive(edge_probabilities: list[list[float]], depth_probabilities: list[float]) -> Genotype:
+def derive(edge_probabilities: list[list[float]], depth_probabilities: list[float], flat: bool = False) -> Genotype:
     """Returns the genotype that the probabilities (rows as EDGES, columns as PRIMITIVES) favour.
 
     K is the likeliest depth. An edge's operation is its likeliest one other than zero, its strength that probability;
-    every inner node keeps its two strongest edges (AdaBERT section 3.2; DARTS section 2.4 for the rule).
+    every inner node keeps its two strongest edges (AdaBERT section 3.2; DARTS section 2.4 for the rule), of a `flat` cell
+    those from the cell's inputs: its convolutions then add up to one product with each position (`deployed_products`).
     """
     depth = max(range(len(depth_probabilities)), key=lambda k: depth_probabilities[k]) + 1
     usable = [i for i, name in enumerate(PRIMITIVES) if name != "zero"]
@@ -125,7 +126,7 @@ def derive(edge_probabilities: list[list[float]], depth_probabilities: list[floa
     for target in range(INPUTS, INPUTS + NODES):
         ranked = []
         for edge, row in zip(EDGES, edge_probabilities, strict=True):
-            if edge[1] == target:
+            if edge[1] == target and (edge[0] < INPUTS or not flat):
                 best = max(usable, key=lambda i: row[i])  # noqa: B023 - used at once
                 ranked.append((row[best], edge, PRIMITIVES[best]))
         ranked.sort(key=lambda item: (-item[0], item[1]))

@@ -40,15 +40,18 @@ class Supernet(nn.Module):
 
     def genotype(self) -> Genotype:
         """The structure that alpha favours now."""
-        edges = torch.softmax(self.alpha_c.detach(), -1).cpu().tolist()
-        return derive(edges, torch.softmax(self.alpha_K.detach(), -1).cpu().tolist())
+        return self._favoured(flat=False)
+
+    def _favoured(self, flat: bool) -> Genotype:
+        edges, depth = (torch.softmax(alpha.detach(), -1).cpu().tolist() for alpha in (self.alpha_c, self.alpha_K))
+        return derive(edges, depth, flat)
 
     def candidates(self, count: int, explored: int, generator: torch.Generator) -> list[Genotype]:
-        """The structure that alpha favours, others drawn from alpha (log p + Gumbel noise), `explored` others.
+        """The structure that alpha favours, its flat one, others drawn from alpha (log p + Gumbel noise), `explored` others.
 
-        All are different. The last are the plain cell and uniform draws, since shared weights favour operations that have none of
-        their own: half of these the cheapest to deploy of a few, half as they come, so that what a trial pays for its products
-        decides.
+        All are different. A flat cell is nearly as good as a chain of nodes for half of its products (docs/LOG.md). The last are
+        the plain cell and uniform draws, since shared weights favour operations that have none of their own: half of these the
+        cheapest to deploy of a few, half as they come, so that what a trial pays for its products decides.
         """
         found = [self.genotype()]
         pair = self.distilled.network.separator_id is not None
@@ -64,6 +67,8 @@ class Supernet(nn.Module):
                 if cell not in found:
                     found.append(cell)
 
+        if count - explored > 1 and (flat := self._favoured(flat=True)) not in found:
+            found.append(flat)
         favoured = torch.log_softmax(self.alpha_c.detach().cpu(), -1)
         draw(favoured, count - explored)
         if explored and plain_cell(found[0].depth) not in found:

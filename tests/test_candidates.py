@@ -3,7 +3,7 @@ import statistics
 
 import torch
 
-from adabert_core.search_space import PRIMITIVES, deployed_products, plain_cell, random_genotype
+from adabert_core.search_space import EDGES, PRIMITIVES, deployed_products, plain_cell, random_genotype
 from adabert_core.supernet import build_supernet
 
 
@@ -33,6 +33,21 @@ def test_first_is_the_favourite_and_all_are_different():
     assert cells[0] == net.genotype()
     assert operations(cells[0]) == {"conv_5"}
     assert len(set(cells)) == len(cells) == 6
+
+
+def test_second_is_the_favourite_of_inputs_alone_unless_that_is_the_first():
+    net = supernet("conv_5", 1.0)
+    with torch.no_grad():
+        net.alpha_c[EDGES.index((2, 4)), PRIMITIVES.index("conv_7")] += 5.0
+    favourite, flat, *_ = net.candidates(6, 2, torch.Generator().manual_seed(1))
+    assert (2, 4, "conv_7") in favourite.operations
+    assert flat.operations == tuple((source, target, "conv_5") for target in (2, 3, 4) for source in (0, 1))
+    assert deployed_products(flat, pair=False) < deployed_products(favourite, pair=False)
+    with torch.no_grad():
+        net.alpha_c[[EDGES.index(edge) for edge in ((2, 3), (2, 4), (3, 4))]] = 0.0
+    cells = net.candidates(6, 2, torch.Generator().manual_seed(1))
+    assert cells[0].operations == flat.operations and len(set(cells)) == 6
+    assert net.candidates(2, 1, torch.Generator().manual_seed(1))[1:] == [plain_cell(cells[0].depth)]
 
 
 def test_a_decided_alpha_still_leaves_room_to_explore():
