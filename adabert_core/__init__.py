@@ -6,7 +6,7 @@ from typing import Any
 
 import wrapt
 
-__version__ = "0.8.0"
+__version__ = "0.9.0"
 
 # Before torch loads OpenMP: threads that wait by spinning for long hold the core that the others need. Milliseconds a student's
 # step on two cores, idle and with one core busy: 63 and about 600 by default, 95 and 150 passive, 65 and 187 like this.
