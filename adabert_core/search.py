@@ -111,7 +111,8 @@ def run(
             if budget.limit:
                 frame.metrics["latency_ms"] = budget.milliseconds(genotype)
                 frame.warn(over_budget(frame.metrics["latency_ms"], budget.limit))
-        frame.warn(collapsed_cell(genotype))
+        else:  # a cell of pools that trials have held against the plain one is no collapse
+            frame.warn(collapsed_cell(genotype))
         write_json(frame.path / "trials.json", trials)
         write_structure(frame, genotype, config.cost, costs)
         save_file({k: v.contiguous() for k, v in supernet.state_dict().items()}, frame.path / "supernet.safetensors")

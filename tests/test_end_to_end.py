@@ -25,6 +25,7 @@ from adabert_core.search import trial_settings
 from adabert_core.search_space import PRIMITIVES, Genotype, random_cells
 from adabert_core.stages import STAGES, run_stage
 from adabert_core.storage import Checkpoints
+from adabert_core.supernet import Supernet
 from adabert_core.tracking import Tracker
 from tests.whole_run import RESULTS, ROOT, SMOKE, command, digests, predictions, settings, test_metrics
 
@@ -184,6 +185,25 @@ def test_words_that_are_not_trained_stay_as_the_teacher_gave_them(
         torch.testing.assert_close(table[:, : given.shape[1]], given[:, : table.shape[1]], rtol=0, atol=0)
         trained = load_file(in_process / stage / f"{file}.safetensors")[name]
         assert (trained - table).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("trial_steps", "warned"), [(0, True), (2, False)])
+def test_a_cell_of_pools_is_a_collapse_unless_trials_chose_it(
+    trial_steps: int,
+    warned: bool,
+    in_process: Path,
+    tmp_path: Path,
+    learnable_csv: Path,
+    bert_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Supernet, "_favoured", lambda self, flat: Genotype.parse("1 x 0>2 identity, 1>2 max_pool_3"))
+    changed = [f"search.trial_steps={trial_steps}", "search.trial_cells=1", "search.max_steps=2"]
+    config = load_run_config(SMOKE, [*settings(learnable_csv, bert_folder)[1::2], *changed]).search
+    inputs = {"teacher": in_process / "finetune_teacher", "targets": in_process / "distill_targets"}
+    run_stage("search", config, inputs, tmp_path / "search", tracker=Tracker(""), checkpoints=Checkpoints(None))
+    warnings = json.loads((tmp_path / "search" / "manifest.json").read_text())["warnings"]
+    assert ["pools and identities only" in warning for warning in warnings] == [True] * warned
 
 
 def test_control_draws_cells_by_the_seed_of_the_run(
