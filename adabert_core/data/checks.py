@@ -189,14 +189,11 @@ def _check_column(table: Table, key: str, column: str, taken: Sequence[str]) -> 
     if column in known:
         return
     refuse_other_delimiter(table.name, known)
-    if any(len(name.split()) > _NAME_WORDS for name in known):
-        raise UserError(
-            f"{table.name} has no column {column!r} ({key}), and its first line looks like a row: name the {len(known)} columns "
-            "of a file without a header by data.columns, as in data.columns=[text,label]."
-        )
     lowered = {name.lower(): name for name in known if name not in taken}
     near = difflib.get_close_matches(column.lower(), lowered, n=1, cutoff=0.0)
     hint = f"; did you mean {key}={lowered[near[0]]}?" if near else "."
+    if any(len(name.split()) > _NAME_WORDS for name in known):
+        hint = ". If its first line is a row, list the columns in data.columns."
     raise UserError(f"{table.name} has no column {column!r} ({key}), its columns are {', '.join(known)}{hint}")
 
 
