@@ -49,7 +49,7 @@ class Supernet(nn.Module):
     def candidates(self, count: int, explored: int, generator: torch.Generator) -> list[Genotype]:
         """The structure that alpha favours, its flat one, others drawn from alpha (log p + Gumbel noise), `explored` others.
 
-        All are different. A flat cell is nearly as good as a chain of nodes for half of its products (docs/LOG.md). The last are
+        All are different. A flat cell is nearly as good as a chain of nodes for 0.6 of its products (docs/LOG.md). The last are
         the plain cell and uniform draws, since shared weights favour operations that have none of their own: half of these the
         cheapest to deploy of a few, half as they come, so that what a trial pays for its products decides.
         """

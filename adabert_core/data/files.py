@@ -1,7 +1,8 @@
 """Reading of CSV, TSV, JSONL, JSON and Parquet files (and compressed ones) into tables that know their lines.
 
-Comes in: a path. Goes out: a `Table`, every cell as it was written (CSV and TSV cells are strings, nothing is guessed).
-Files are parsed at full speed; the line of a row is looked up only when an error has to name it.
+Comes in: a path, and the columns of CSV and TSV files without a header. Goes out: a `Table`, every cell as it was written
+(CSV and TSV cells are strings, nothing is guessed). Files are parsed at full speed; the line of a row is looked up only when
+an error has to name it.
 """
 
 import codecs
