@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from adabert_core.alignment import Alignment
+from adabert_core.convolution import Convolution, as_computed
 from adabert_core.dropout import Dropout
 from adabert_core.operations import Positions, ReluConvNorm, make_operation, shapes_fixed
 from adabert_core.search_space import INPUTS, NODES
@@ -54,12 +55,11 @@ class NGrams(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.filters = nn.Conv2d(channels, NGRAM_STATES * channels, (1, NGRAM), padding=(0, NGRAM // 2))
+        self.filters = Convolution(channels, NGRAM_STATES * channels, NGRAM)
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
         """An embedding (B, L, C), zero at pads -> (B, NGRAM_STATES * C), never negative."""
-        image = x.transpose(1, 2).unsqueeze(2)  # (B, C, 1, L), channels last in memory
-        return F.relu(positions.maximum(self.filters(image).squeeze(2).transpose(1, 2)))
+        return F.relu(positions.maximum(self.filters(x)))
 
 
 class State:
@@ -198,12 +198,6 @@ class AdaBertNetwork(nn.Module):
         if self.ngrams is not None:
             features = torch.cat([features, *summaries[-NGRAM_STATES:]], dim=-1)
         return self.classifier(self.dropout(features))
-
-
-def as_computed(x: Tensor) -> Tensor:
-    """Puts x into the precision that autocast computes in: cells cast nothing between their operations."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def split_pair(ids: Tensor, mask: Tensor, separator_id: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -65,7 +65,8 @@ def formats() -> str:
 def read_file(path: Path, columns: Sequence[str] = ()) -> Table:
     """Returns the table of a file with a known format.
 
-    `columns` are those of a CSV or TSV file without a header; where a file's first line is just these names, that is its header.
+    `columns` are those of a CSV or TSV file without a header. Where a file's first line is just these names, or has some of them
+    and another length, that is its header.
 
     Raises:
         UserError: the file is empty, cannot be read or decoded, or a line of it is broken; the sentence names the line.
@@ -111,7 +112,8 @@ def _read_delimited(name: str, content: bytes, delimiter: str, columns: list[str
     layout = functools.partial(_records, delimiter=delimiter, quoted=quoted)
     parse = pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted)
     _, first = next(layout(text))
-    named = columns if first != columns else []
+    headed = first == columns or (len(first) != len(columns) and not set(first).isdisjoint(columns))
+    named = [] if headed else columns
     header = named or first
     if not named and (repeated := sorted({column for column in header if header.count(column) > 1})):
         raise UserError(

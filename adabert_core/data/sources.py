@@ -39,8 +39,8 @@ def read_source(source: str, label: str, columns: Sequence[str] = ()) -> dict[st
 
     Where only train and validation are published, that validation is returned as test ("dev as published"): results are
     then comparable with others', and nothing is selected on it, since another validation split is carved from train.
-    Hub labels with names come as ordered categories, and a hub test split that hides its labels is left out. `columns` are those
-    of CSV and TSV files without a header.
+    Hub labels with names come as ordered categories, and a test split that hides its labels, as GLUE's do, is left out. `columns`
+    are those of CSV and TSV files without a header.
 
     Raises:
         UserError: the source does not exist, cannot be reached or read, or has no train split.
@@ -49,7 +49,10 @@ def read_source(source: str, label: str, columns: Sequence[str] = ()) -> dict[st
         return {"train": _read_reviews(source)}
     if source.startswith("hf:"):
         return _validation_as_test(_read_hub(source, label))
-    return _validation_as_test(_read_place(source, functools.partial(read_file, columns=columns), _read_folder))
+    tables = _read_place(source, functools.partial(read_file, columns=columns), _read_folder)
+    if "test" in tables and _lacks_labels(tables["test"].frame, tables["train"].frame, label):
+        log.warning("%s has no column %r and is not used", tables.pop("test").name, label)
+    return _validation_as_test(tables)
 
 
 def read_unlabeled(source: str, text: Sequence[str], label: str = "", columns: Sequence[str] = ()) -> dict[str, Table]:
@@ -154,6 +157,14 @@ def _read_folder(folder: Path, read: _Reader) -> dict[str, Table]:
         seen = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise UserError(f"{folder} has no train file ({formats()}), only {seen}; name the files train, validation and test.")
     return {split: read(path) for split, path in found.items()}
+
+
+def _lacks_labels(test: pd.DataFrame, train: pd.DataFrame, label: str) -> bool:
+    """Whether train has labels and test none, not even by another name: what only test has numbers its rows."""
+    if label in test or label not in train:
+        return False
+    added = [test[column].astype(str) for column in test if column not in train]
+    return all(values.is_unique and values.str.isdecimal().all() for values in added)
 
 
 def _read_all(folder: Path, read: _Reader) -> dict[str, Table]:

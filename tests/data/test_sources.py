@@ -24,6 +24,26 @@ def test_folder_without_test_publishes_its_validation_as_test(write, tmp_path, n
     assert tables["test"].name.endswith(name)
 
 
+def test_local_test_split_with_hidden_labels_is_left_out(write, tmp_path, caplog):
+    write("data/train.tsv", "gj04\t1\t\tthey left\ngj04\t0\t*\tthey leaves\n")
+    write("data/dev.tsv", "gj04\t1\t\tshe left\n")
+    write("data/test.tsv", "index\tsentence\n0\tshe leaves\n1\tshe leave\n")  # CoLA's has a header, and no labels
+    tables = read_source(str(tmp_path / "data"), "label", ["source", "label", "star", "sentence"])
+    assert {split: table.frame["sentence"].tolist() for split, table in tables.items()} == {
+        "train": ["they left", "they leaves"],
+        "test": ["she left"],
+    }
+    assert "test.tsv has no column 'label' and is not used" in caplog.text
+
+
+@pytest.mark.parametrize("test", ["text,class\nb,1\nc,1\n", "text,Label\nb,good\nc,bad\n", "text,score\nb,0.5\nc,1.5\n"])
+def test_test_split_whose_labels_may_have_another_name_is_kept(write, tmp_path, test):
+    write("data/train.csv", ROW)
+    write("data/dev.csv", ROW)
+    write("data/test.csv", test)
+    assert sorted(read_source(str(tmp_path / "data"), "label")) == ["test", "train", "validation"]
+
+
 def test_folder_without_train_says_what_is_there(write, tmp_path):
     write("data/part1.csv", ROW)
     with pytest.raises(UserError, match=r"data has no train file .*only part1\.csv; name the files train, validation and test"):
