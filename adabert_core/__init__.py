@@ -6,12 +6,16 @@ from typing import Any
 
 import wrapt
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
 
 # Before torch loads OpenMP: threads that wait by spinning for long hold the core that the others need. Milliseconds a student's
 # step on two cores, idle and with one core busy: 63 and about 600 by default, 95 and 150 passive, 65 and 187 like this.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+# Before torch loads oneDNN, which keeps the last 1,024 kernels: 20 for each length of a batch, gigabytes in all. They are made
+# again in no time that could be measured (docs/LOG.md).
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 # Before MLflow is imported: nothing is sent but where the user has it sent.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
