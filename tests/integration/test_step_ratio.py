@@ -1,17 +1,21 @@
-"""A step of the supernet beside one of the student with the same operations: sampling them must cost little (docs/RESULTS.md)."""
+"""What a step takes: the supernet's beside one of the student with the same operations, since sampling them must cost little
+(docs/RESULTS.md), and a student's beside a core that is busy with something else."""
 
 import logging
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
 from adabert_core.distillation import DistilledNetwork
 from adabert_core.network import AdaBertNetwork, Gates
-from adabert_core.runtime import make_accelerator
+from adabert_core.runtime import has_bf16, make_accelerator, usable_cores
 from adabert_core.search_space import EDGES, PRIMITIVES, Genotype, random_genotype
 from adabert_core.supernet import build_supernet, hard_gates
 
@@ -19,10 +23,10 @@ CHANNELS, K_MAX, CLASSES, ROWS, LENGTH, VOCABULARY, TEACHER_LAYERS = 64, 4, 2, 1
 SIZES = {"vocab_size": VOCABULARY, "channels": CHANNELS, "max_length": 64, "num_labels": CLASSES, "dropout": 0.1}
 
 
-def student_of(genotype: Genotype) -> DistilledNetwork:
+def student_of(genotype: Genotype, channels: int = CHANNELS) -> DistilledNetwork:
     """The derived student, in training."""
     network = AdaBertNetwork(
-        **SIZES,
+        **SIZES | {"channels": channels},
         depth=genotype.depth,
         candidates=genotype.candidates(),
         depths=[genotype.depth],
@@ -87,3 +91,24 @@ def test_supernet_step_costs_little_more_than_the_students() -> None:
     ratio = searching / training
     logging.getLogger(__name__).info("a supernet's step takes %.2f times a student's", ratio)
     assert ratio < 1.5
+
+
+@pytest.mark.skipif(not has_bf16("cpu") or usable_cores() < 2, reason="needs two cores with bf16 of their own")
+def test_two_threads_train_beside_a_busy_core() -> None:
+    genotype = Genotype.parse("3 x 0>2 conv_5, 1>2 conv_3, 0>3 conv_5, 1>3 conv_3, 0>4 conv_3, 1>4 conv_5")
+    step, generator = stepper(student_of(genotype, channels=128)), torch.Generator().manual_seed(0)
+    ids = torch.randint(5, VOCABULARY, (ROWS, LENGTH), generator=generator)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(usable_cores() - 1)]  # noqa: S603
+    before, taken = torch.get_num_threads(), []
+    try:
+        for threads in [1, usable_cores()] * 8:
+            torch.set_num_threads(threads)
+            taken.append(step(ids, None, [3]))
+    finally:
+        torch.set_num_threads(before)
+        for process in busy:
+            process.kill()
+            process.wait()
+    alone, together = statistics.median(taken[2::2]), statistics.median(taken[3::2])
+    logging.getLogger(__name__).info("ms a step: %.0f on one thread, %.0f on all", 1e3 * alone, 1e3 * together)
+    assert together < 2.5 * alone  # three to nine times before weights had their gradient on one thread
