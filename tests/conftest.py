@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")  # and to make a kernel again takes a third of a tiny step
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred processes would compile this package each
 
