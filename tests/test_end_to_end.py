@@ -1,5 +1,6 @@
 """The whole way on a few hundred rows with a 2-layer teacher: in process, through the local DAG, and killed on the way."""
 
+import contextlib
 import json
 import os
 import re
@@ -256,25 +257,16 @@ def test_killed_run_started_again_ends_with_the_same_result(
     assert test_metrics(output) == test_metrics(in_process)
 
 
-def written_at(path: Path) -> float | None:
-    """When a file was written; None if it has gone meanwhile, as the scratch of a checkpoint does."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return None
-
-
 def kill_in(process: subprocess.Popen[bytes], output: Path, stage: str) -> None:
-    """Kills -9 as soon as the stage has left its third checkpoint or so."""
-    seen = 0
-    last: float | None = None
+    """Kills -9 as soon as the stage has left its third whole checkpoint or so; one that is being written does not count."""
+    seen: set[str] = set()
     for _ in range(60_000):
-        walk = os.walk(output / "checkpoints" / stage)  # minds no folder that goes away meanwhile
-        states = [Path(folder) / "state.pt" for folder, _, files in walk if "state.pt" in files]
-        stamp = max((written for state in states if (written := written_at(state))), default=None)
-        if stamp is not None and stamp != last:
-            seen, last = seen + 1, stamp
-        if seen >= 4:
+        for folder, below, files in os.walk(output / "checkpoints" / stage):  # minds no folder that goes away meanwhile
+            below[:] = [name for name in below if not name.startswith(".")]
+            if "seal.json" in files:
+                with contextlib.suppress(FileNotFoundError):
+                    seen.add((Path(folder) / "seal.json").read_text())
+        if len(seen) >= 3:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             return
