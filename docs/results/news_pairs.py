@@ -25,9 +25,6 @@ def pairs(corpus: Path, rng: random.Random) -> Iterator[tuple[str, str]]:
     """Each statement with the passage of its article that is most like it and does not hold it, some with others."""
     found = [(h, [re.split(r"(?<=[.!?]) (?=[A-Z\"'])", text) for text in texts]) for h, texts in articles(corpus)]
     spans = [
-        (i, " ".join(text[k : k + 2])) for i, (_, texts) in enumerate(found) for text in texts for k in range(0, len(text), 2)
-    ]
-    spans = [
         (i, span)
         for i, (_, texts) in enumerate(found)
         for text in texts
