@@ -176,19 +176,24 @@ def longest_first(length_a: np.ndarray, length_b: np.ndarray, budget: int) -> tu
 
 
 class Collator:
-    """Turns row indices into padded batches with special tokens (B, L)."""
+    """Turns row indices into padded batches with special tokens (B, L).
 
-    def __init__(self, rows: TokenRows, template: Template) -> None:
-        self.rows, self.template = rows, template
+    L is the longest row's length, or with `pad_to_multiple_of` the next multiple, though never more than the longest of all rows.
+    """
+
+    def __init__(self, rows: TokenRows, template: Template, pad_to_multiple_of: int = 1) -> None:
+        self.rows, self.template, self.pad_to_multiple_of = rows, template, pad_to_multiple_of
         self._length_a = rows.a.lengths
         self._length_b = np.zeros_like(self._length_a) if rows.b is None else rows.b.lengths
         self.lengths = self._length_a + self._length_b + template.size
+        self._longest = int(self.lengths.max(initial=0))
 
     def __call__(self, index: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """Returns input_ids and attention_mask, and token_type_ids where the model has segments."""
         template, rows = self.template, self.rows
         lengths = self.lengths[index]
-        shape = (len(index), int(lengths.max()))
+        longest = int(lengths.max())
+        shape = (len(index), min(longest + -longest % self.pad_to_multiple_of, self._longest))
         ids = np.full(shape, template.pad_id, np.int64)
         length_a = self._length_a[index]
         after = np.full(len(index), len(template.prefix))

@@ -43,6 +43,17 @@ def test_empty_text_among_others_is_the_tokenizers_own(tokenizer):
     same(collator(np.array([0, 1])), tokenizer(["good film", ""], ["", "dull"], padding=True, return_tensors="pt"))
 
 
+def test_batches_are_padded_to_a_multiple_but_not_past_the_longest_row(tokenizer):
+    rows = ["good " * count for count in (3, 7, 20)]
+    template = Template.of(tokenizer, pair=False)
+    collator = Collator(tokenize(tokenizer, template, rows, None, 64), template, pad_to_multiple_of=4)
+    expected = tokenizer(rows[:2], padding="max_length", max_length=12, return_tensors="pt")
+    assert collator.lengths.tolist() == [5, 9, 22]
+    same(collator(np.array([0, 1])), expected)
+    assert collator(np.array([0]))["input_ids"].shape == (1, 8)
+    assert collator(np.array([2]))["input_ids"].shape == (1, 22)
+
+
 @pytest.mark.parametrize("limit", [5, 6, 11, 16])
 def test_single_texts_are_cut_as_the_tokenizer_cuts(tokenizer, limit):
     rows = texts(40, 25, seed=3)
