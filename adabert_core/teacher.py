@@ -37,7 +37,7 @@ from adabert_core.training import LengthBuckets, fit, total_steps
 
 log = logging.getLogger(__name__)
 STAGE = "finetune_teacher"
-_PAD_TO_MULTIPLE_OF = 4  # a length that is new costs oneDNN some 20 new kernels, two tokens more cost next to nothing (docs/LOG.md)
+_PAD_TO_MULTIPLE_OF = 4  # a new length costs oneDNN some 20 new kernels, two tokens more next to nothing (docs/LOG.md)
 
 
 def run(
