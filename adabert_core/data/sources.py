@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from adabert_core.data.builtin import ROWS, imdb_sentences, movie_reviews
+from adabert_core.data.builtin import ROWS, imdb_sentences, movie_reviews, news_pairs
 from adabert_core.data.files import Table, file_format, formats, plain_cells, read_file
 from adabert_core.errors import UserError
 
@@ -59,8 +59,8 @@ def read_unlabeled(source: str, text: Sequence[str], label: str = "", columns: S
     """Returns the tables of a source by the name of the split or the file in a folder, whatever that is; labels are not needed.
 
     Where `label` names a column, a hub's labels are their names, and its splits that hide them are left out. `text` are the
-    columns to be read: what is builtin has one, of any name that is wanted. `columns` are those of CSV and TSV files without a
-    header.
+    columns to be read: those of what is builtin have whatever names are wanted. `columns` are those of CSV and TSV files
+    without a header.
 
     Raises:
         UserError: the source does not exist, cannot be reached or read, or is a folder without a readable file.
@@ -109,23 +109,27 @@ def _read_s3(source: str, read: _Reader, read_folder: _FolderReader) -> dict[str
 
 
 def _read_builtin(source: str, text: Sequence[str], label: str) -> Table:
-    """Returns builtin rows for text columns of any one name, with labels where they have some."""
+    """Returns builtin rows for text columns of any names, with labels where they have some."""
     if source not in ROWS:
-        raise UserError(f"{source} is not known; what is builtin are {' and '.join(ROWS)}.")
-    if len(text) > 1:
-        raise UserError(f"{source} has single texts, and pairs are wanted: name a file or a folder.")
+        raise UserError(f"{source} is not known; what is builtin are {', '.join(ROWS)}.")
+    pair = source == "builtin:news-pairs"
+    if pair != (len(text) == 2):
+        held, wanted = ("pairs", "single texts") if pair else ("single texts", "pairs")
+        raise UserError(f"{source} has {held}, and {wanted} are wanted: name a file or a folder.")
     if source == "builtin:movie-reviews":
         rows = _read_reviews(source)
         frame = rows.frame.drop(columns=[column for column in text if column != "text"], errors="ignore")
         return dataclasses.replace(rows, frame=frame.rename(columns={"text": text[0]}))
     if label:
         raise UserError(f"{source} has no labels: name rows that have some.")
+    if pair:
+        return Table(source, pd.read_csv(news_pairs(), names=list(text), dtype=str, keep_default_na=False))
     return Table(source, pd.DataFrame({text[0]: imdb_sentences().read_text(encoding="utf-8").removesuffix("\n").split("\n")}))
 
 
 def _read_reviews(source: str) -> Table:
     """Returns the movie reviews with text and label, the sign of the mean rating; near-neutral ones are left out."""
-    if source == "builtin:imdb-sentences":
+    if source in ROWS and source != "builtin:movie-reviews":
         raise UserError(f"data.source={source} has no labels; it is for data.unlabeled.")
     if source != "builtin:movie-reviews":
         raise UserError(f"data.source={source} is not known; the builtin source is builtin:movie-reviews.")

@@ -15,20 +15,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from adabert_core.data.news_pairs import Article, articles
+
 LEAST_WORDS = 8  # of a paragraph
 NEAREST = 5  # times as many paragraphs of others as an article has, to draw from
-Article = tuple[str, list[str]]
-
-
-def articles(corpus: Path) -> list[Article]:
-    """Headline and paragraphs of each, those told twice once."""
-    found: dict[str, Article] = {}
-    for file in sorted(corpus.glob("*/*.txt")):
-        text = file.read_text(encoding="utf-8", errors="replace")
-        headline, *paragraphs = (" ".join(part.split()) for part in text.split("\n\n") if part.strip())
-        if len(paragraphs) >= 2:
-            found.setdefault("".join(c for c in paragraphs[0].lower() if c.isalnum()), (headline, paragraphs))
-    return list(found.values())
 
 
 def split_of(headline: str) -> str:
@@ -60,7 +50,9 @@ def main() -> None:
     """Writes FOLDER/train.csv, validation.csv and test.csv."""
     folder, corpus = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    found, rng = articles(corpus), random.Random(0)  # noqa: S311
+    files = sorted(corpus.glob("*/*.txt"))
+    found = articles(file.read_text(encoding="utf-8", errors="replace") for file in files)
+    rng = random.Random(0)  # noqa: S311
     for split in ("train", "validation", "test"):
         with (folder / f"{split}.csv").open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")

@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import io
 import os
@@ -46,6 +47,16 @@ def test_sentences_are_those_of_the_reviews_and_each_is_there_once(cache):
     assert sentences[0].startswith("I rented I AM CURIOUS-YELLOW from my video store")
     assert sentences[0].endswith("when it was first released in 1967.")
     assert not set(sentences) & {"Effective but too tepid biopic"}  # the package holds the reviews' sentences, too
+
+
+def test_news_pairs_are_passages_and_statements_and_each_is_there_once(cache):
+    with builtin.news_pairs().open(encoding="utf-8", newline="") as stream:
+        rows = [tuple(row) for row in csv.reader(stream)]
+    assert len(rows) == len(set(rows))
+    assert 43_000 < len(rows) < 44_000
+    assert 0.1 < sum(statement in passage for passage, statement in rows) / len(rows) < 0.15
+    assert {len(statement.split()) for _, statement in rows} <= set(range(2, 19))
+    assert {len(passage.split()) for passage, _ in rows} == set(range(10, 75))
 
 
 def test_teacher_folder_holds_the_published_weights_and_tokenizer_and_no_more(cache):
@@ -191,6 +202,15 @@ def test_movie_reviews_give_fixed_splits(cache, prepare):
     assert train.labels[train.text_a.index("Effective but too tepid biopic")] == 0
     texts = [text for name in ("train", "validation", "test") for text in dataset.split(name).text_a]
     assert sum("cliché" in text for text in texts) == 42
+
+
+def test_news_pairs_are_unlabeled_text_whatever_the_columns_are_called(cache, prepare, write):
+    rows = [(f"the passage {n} is long", f"it is {'long' if n % 2 else 'short'}", n % 2) for n in range(200)]
+    source = write("rows.csv", [("#1 String", "#2 String", "Quality"), *rows])
+    found = prepare(source, unlabeled="builtin:news-pairs", text=["#1 String", "#2 String"], label="Quality").unlabeled(10)
+    assert found is not None
+    assert len(found) == len(found.text_b) == 10
+    assert not {*found.text_a, *found.text_b} & {text for row in rows for text in row[:2]}
 
 
 def test_sentences_are_unlabeled_text_whatever_the_column_is_called(cache, prepare, write):

@@ -64,6 +64,7 @@ def test_folder_with_two_files_for_one_split_is_refused(write, tmp_path):
         ("https://host/rows.csv", "only paths, s3://, builtin: and hf: sources are read"),
         ("builtin:films", "the builtin source is builtin:movie-reviews"),
         ("builtin:imdb-sentences", "has no labels; it is for data.unlabeled"),
+        ("builtin:news-pairs", "has no labels; it is for data.unlabeled"),
         ("nowhere/rows.csv", "data.source=nowhere/rows.csv: no such file or folder"),
     ],
 )
@@ -174,9 +175,11 @@ def test_unreachable_hub_dataset_is_one_sentence(hub_cache):
             "builtin:films",
             ["text"],
             "",
-            "^builtin:films is not known; what is builtin are builtin:movie-reviews and",
+            "^builtin:films is not known; what is builtin are builtin:movie-reviews, builtin:imdb",
         ),
         ("builtin:imdb-sentences", ["a", "b"], "", "builtin:imdb-sentences has single texts, and pairs are wanted"),
+        ("builtin:news-pairs", ["text"], "", "builtin:news-pairs has pairs, and single texts are wanted"),
+        ("builtin:news-pairs", ["a", "b"], "label", "builtin:news-pairs has no labels: name rows that have some"),
         ("builtin:imdb-sentences", ["text"], "label", "builtin:imdb-sentences has no labels: name rows that have some"),
     ],
 )
