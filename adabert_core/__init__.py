@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 # Before torch loads oneDNN, which keeps the last 1,024 kernels: 20 for each length of a batch, gigabytes in all. 512 hold nearly
-# all of a teacher's, whose batches are padded to every fourth length, in the memory that 128 took without (docs/LOG.md).
+# all of a teacher's, whose batches are padded to every fourth length (docs/LOG.md).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
 
 # Before MLflow is imported: nothing is sent but where the user has it sent.

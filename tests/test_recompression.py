@@ -118,7 +118,10 @@ def test_worse_student_stays_challenger_and_the_champion_keeps_its_alias(run: Pa
     register(run, tracking, tmp_path / "a")
     decision = register(other_student(run, tmp_path / "new"), tracking, tmp_path / "b", min_retention=9.0)
     assert decision["alias"] == "challenger"
-    assert decision["reasons"] == [f"retention {report_of(run)['retention']:.3f}, needed 9.000"]
+    report = report_of(run)
+    served = "int8" if report["student"]["int8"]["passed"] else "onnx"
+    score = report["student"]["metrics"]["test"][served]["score"]
+    assert decision["reasons"] == [f"retention {score / report['teacher']['metrics']['test']['score']:.3f}, needed 9.000"]
     client = client_of(tracking)
     assert str(client.get_model_version_by_alias("m", "champion").version) == "1"
     assert str(client.get_model_version_by_alias("m", "challenger").version) == "2"

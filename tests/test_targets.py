@@ -123,7 +123,7 @@ def test_texts_that_are_cut_are_counted(plain: Targets, tmp_path: Path, learnabl
 def test_probes_fitted_on_some_rows_are_asked_about_all(
     plain: Targets, tmp_path: Path, learnable_csv: Path, bert_folder: Path
 ) -> None:
-    found = made(tmp_path, learnable_csv, bert_folder, targets__probe_rows=60)
+    found = made(tmp_path, learnable_csv, bert_folder, targets__probe_rows=30)
     real = plain.info["real_rows"]
     assert found.train.labels.tolist() == plain.train.labels.tolist()
     np.testing.assert_allclose(found.train.teacher_logits, plain.train.teacher_logits, atol=0.05)  # in other batches
